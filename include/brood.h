@@ -1,0 +1,528 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * brood: functions in parallel on worker processes.
+ *
+ * CONVENTIONS
+ *
+ * Results.    0 or a count on success, a negative errno on failure.  Each function lists its errors; the list is
+ *             closed.  After a failure brood_error_text() is a sentence that names the argument and what would be right.
+ * Outputs.    Come last, are named ret_*, and are untouched on failure.
+ * Ownership.  create/destroy, start/destroy, borrow/release and reserve/commit are pairs; destroy(NULL) does nothing.
+ *             Arguments are borrowed for the length of the call unless a function says otherwise.
+ * Deadlines.  Absolute, CLOCK_MONOTONIC, nanoseconds.  brood_after_ms(50) makes one, BROOD_NOW tries without waiting,
+ *             BROOD_FOREVER waits without end.  A negative deadline is an error (-EINVAL).  A wait that ends in time
+ *             returns -ETIMEDOUT, whether the deadline was BROOD_NOW or later.
+ * Options.    A struct that begins with its own size, filled by its macro: BROOD_POOL_OPTIONS(.workers = 4).  Zero in a
+ *             field means the default, NULL for the struct means all defaults.  A struct larger than the library knows
+ *             is accepted as long as the bytes that it does not know are zero, else -E2BIG.
+ * Shared.     Objects marked [arena] (locks, queues, memory of brood_alloc) lie in the arena: memory shared by the process
+ *             that made the first of them and all processes forked from it since, at one address.  Their handles may be
+ *             used, stored and passed on in all of these processes.  Handles marked [private] belong to the process that
+ *             made them.
+ *
+ * TAGS, one line after each function
+ *
+ * thread      any       any number of threads may call it at once, on the same object too
+ *             one       one thread at a time for one object
+ * fork        shared    works on the same object from every process of the arena
+ *             owner     only in the process that made the object; elsewhere -EPERM
+ * signal      safe      async-signal-safe;   no: not to be called from a signal handler
+ * kill        atomic    a process killed inside it at any instruction has done all of it or nothing, and whatever it held
+ *                       passes on; the others never hang on it
+ *             n/a       touches nothing that is shared
+ *
+ * CAVEATS, each with its fix
+ *
+ * - Items and results are copied between the caller and the arena.  Memory from brood_alloc is not copied: use it for
+ *   large arrays.
+ * - A pool's workers are forked when the pool is created and see the caller's memory as it was then.  What is made
+ *   later travels in items, or lies in the arena.
+ * - A task function must lie in a module that was loaded when the pool was created (-EFAULT otherwise): dlopen first.
+ * - fork() in a process with several threads copies only the caller's thread.  Locks of other libraries that another thread
+ *   held at that moment stay locked in the child: create pools and processes early.
+ * - A function that scribbles over memory of the arena harms everybody who shares it, as a thread would.
+ * - Programs that a worker starts end with the pool.  If the pool's supervisor itself is killed, the workers end at once,
+ *   but programs that they had started may live on.
+ */
+#ifndef BROOD_H
+#define BROOD_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define BROOD_VERSION_MAJOR 0
+#define BROOD_VERSION_MINOR 1
+
+/* ---------------------------------------------------------------------------------------------- errors and time ---- */
+
+/* Why the last failed call of this thread failed: one sentence, never NULL, valid until the thread's next failing call.
+ * thread any · fork shared · signal safe · kill n/a */
+const char *brood_error_text(void);
+
+#define BROOD_NOW ((int64_t)0)
+#define BROOD_FOREVER INT64_MAX
+
+/* The deadline that many milliseconds from now; negative counts as 0.  thread any · fork shared · signal safe · kill n/a */
+int64_t brood_after_ms(int64_t milliseconds);
+
+/* -------------------------------------------------------------------------------------------------- processors ---- */
+
+/* The CPUs this process may really use, at least 1: the affinity mask, cut by the tightest CPU quota among all ancestor
+ * cgroups (v1, v2, hybrid), rounded up.  The environment's BROOD_CPU_COUNT, a decimal from 1 to 65536, wins over both.
+ * No errors.  thread any · fork shared · signal no · kill n/a */
+int brood_cpu_count(void);
+
+typedef struct brood_cpu_info {
+    size_t size;        /* in: sizeof (brood_cpu_info) */
+    int usable;         /* what brood_cpu_count returns */
+    int online;         /* CPUs online in the machine */
+    int affinity;       /* CPUs in this process's affinity mask */
+    int physical;       /* physical cores among these, 0 when unknown */
+    uint64_t quota_us;  /* CPU time per period_us that the tightest cgroup allows; 0 and 0 without a quota */
+    uint64_t period_us;
+    int overridden;     /* 1 when BROOD_CPU_COUNT set `usable` */
+} brood_cpu_info;
+
+/* The parts of the count.  -EINVAL: ret_info is NULL or its size too small.
+ * thread any · fork shared · signal no · kill n/a */
+int brood_cpu_info_get(brood_cpu_info *ret_info);
+
+/* ------------------------------------------------------------------------------------------------------- arena ---- */
+
+typedef struct brood_arena_options {
+    size_t size;
+    uint64_t max_bytes; /* bound on the arena; default: 1 TiB of address space, so the machine's memory is the bound */
+} brood_arena_options;
+#define BROOD_ARENA_OPTIONS(...) (&(const brood_arena_options){sizeof(brood_arena_options), __VA_ARGS__})
+
+/* Makes the arena of this process and of those it forks later.  Only needed for a bound: the first call that wants the
+ * arena makes it with the defaults.
+ * -EALREADY: there is one.  -EINVAL, -E2BIG: options.  -ENOMEM, -EMFILE, -ENFILE: refused by the kernel.
+ * thread any · fork owner · signal no · kill atomic */
+int brood_arena_create(const brood_arena_options *options);
+
+/* Gives the arena back; every handle of an [arena] object is invalid from then on.  Destroy pools and processes first:
+ * -EBUSY while another process uses the arena.  Without an arena: 0.  thread one · fork owner · signal no · kill atomic */
+int brood_arena_destroy(void);
+
+typedef struct brood_arena_stats {
+    size_t size;            /* in: sizeof (brood_arena_stats) */
+    uint64_t max_bytes;     /* the bound */
+    uint64_t grown_bytes;   /* bytes that the arena has ever reached; they stay warm */
+    uint64_t used_bytes;    /* bytes in use now, headers included */
+    uint64_t used_blocks;   /* blocks in use now */
+    uint32_t participants;  /* processes that use the arena now */
+} brood_arena_stats;
+
+/* Counts by a walk that takes no lock: exact when nobody allocates at the same time.
+ * -EINVAL: ret_stats.  thread any · fork shared · signal no · kill atomic */
+int brood_arena_stats_get(brood_arena_stats *ret_stats);
+
+/* `bytes` of zeroed shared memory, aligned to 64, usable by pointer in every process of the arena.  Belongs to the arena until
+ * brood_free; what a task has allocated and its worker's death cut short is freed by itself.
+ * -EINVAL: bytes is 0 or absurd (over 2^47).  -ENOMEM: the arena's bound, or the headroom of a memory cgroup or of the machine.
+ * thread any · fork shared · signal no · kill atomic */
+int brood_alloc(size_t bytes, void **ret_memory);
+
+/* Frees memory of brood_alloc, from any process.  -EINVAL: not such memory, or freed before.  NULL: 0.
+ * thread any · fork shared · signal no · kill atomic */
+int brood_free(void *memory);
+
+/* -------------------------------------------------------------------------------------- locks and the rest [arena] ---- */
+
+/* Each acquire returns 0, or BROOD_OWNER_DIED when it now holds the object and the process that held it before died
+ * holding it: what the lock protects may be half-changed.  The message is given once. */
+#define BROOD_OWNER_DIED 1
+
+typedef struct brood_lock brood_lock;
+
+/* A lock that is not recursive.  As in multiprocessing another process or thread may release it.
+ * create  -EINVAL: ret_lock NULL.  -ENOMEM: arena.
+ * acquire -ETIMEDOUT.  -EINVAL: lock or deadline.      release -EPERM: not held.  -EINVAL: lock.
+ * destroy -EBUSY: held.  -EINVAL: lock.                thread any · fork shared · signal no · kill atomic */
+int brood_lock_create(brood_lock **ret_lock);
+int brood_lock_acquire(brood_lock *lock, int64_t deadline);
+int brood_lock_release(brood_lock *lock);
+int brood_lock_destroy(brood_lock *lock);
+
+typedef struct brood_rlock brood_rlock;
+
+/* A recursive lock: the thread that holds it may acquire it again, and releases as often.
+ * acquire -ETIMEDOUT.  -EINVAL.  -EAGAIN: 2^30 deep.   release -EPERM: the calling thread does not hold it.  -EINVAL.
+ * create, destroy: as brood_lock.                      thread any · fork shared · signal no · kill atomic */
+int brood_rlock_create(brood_rlock **ret_lock);
+int brood_rlock_acquire(brood_rlock *lock, int64_t deadline);
+int brood_rlock_release(brood_rlock *lock);
+int brood_rlock_destroy(brood_rlock *lock);
+
+typedef struct brood_semaphore brood_semaphore;
+
+/* `value` tokens.  A token taken by a process that died comes back (and the next acquire says BROOD_OWNER_DIED).  A process
+ * that releases what it has not acquired releases for another holder; if nobody holds one, a token is added: -EOVERFLOW
+ * when the semaphore is bounded (BoundedSemaphore) or has 2^31-1 tokens.
+ * create  -EINVAL: value > 2^31-1, or ret_semaphore NULL.  -ENOMEM.
+ * acquire -ETIMEDOUT.  -EINVAL.    release -EOVERFLOW.  -EINVAL.    value: the tokens free now, or -EINVAL.
+ * destroy -EBUSY: a process waits.  -EINVAL.               thread any · fork shared · signal no · kill atomic */
+int brood_semaphore_create(uint32_t value, brood_semaphore **ret_semaphore);
+int brood_semaphore_create_bounded(uint32_t value, brood_semaphore **ret_semaphore);
+int brood_semaphore_acquire(brood_semaphore *semaphore, int64_t deadline);
+int brood_semaphore_release(brood_semaphore *semaphore);
+int brood_semaphore_value(brood_semaphore *semaphore);
+int brood_semaphore_destroy(brood_semaphore *semaphore);
+
+typedef struct brood_condition brood_condition;
+
+/* A condition variable on a brood_rlock of its own choosing (NULL at create: one of its own, destroyed with it).
+ * wait: the lock must be held exactly once by the calling thread; gives it back, waits for a notify, takes it again, in every
+ * outcome.  There are no spurious wake-ups: 0 means notified; BROOD_OWNER_DIED means notified, and the previous holder of the
+ * lock died.  A notify given to a process that died before it returned passes on to another waiter.
+ * wait   -ETIMEDOUT.  -EPERM: lock not held, or held more than once.  -EAGAIN: too many waiters.  -EINVAL.
+ * notify (count waiters, oldest first; UINT32_MAX: all) returns how many it woke.  -EPERM: lock not held.  -EINVAL.
+ * acquire, release: those of the lock.  lock: the lock, NULL when the condition is not valid.
+ * destroy -EBUSY: a process waits.  -EINVAL.           thread any · fork shared · signal no · kill atomic */
+int brood_condition_create(brood_rlock *lock, brood_condition **ret_condition);
+int brood_condition_acquire(brood_condition *condition, int64_t deadline);
+int brood_condition_release(brood_condition *condition);
+int brood_condition_wait(brood_condition *condition, int64_t deadline);
+int brood_condition_notify(brood_condition *condition, uint32_t count);
+brood_rlock *brood_condition_lock(brood_condition *condition);
+int brood_condition_destroy(brood_condition *condition);
+
+typedef struct brood_event brood_event;
+
+/* A flag that processes wait for.  is_set: 1 or 0.  wait -ETIMEDOUT.  All: -EINVAL.
+ * thread any · fork shared · signal no · kill atomic */
+int brood_event_create(brood_event **ret_event);
+int brood_event_set(brood_event *event);
+int brood_event_clear(brood_event *event);
+int brood_event_is_set(brood_event *event);
+int brood_event_wait(brood_event *event, int64_t deadline);
+int brood_event_destroy(brood_event *event);
+
+typedef struct brood_barrier brood_barrier;
+
+/* `parties` processes or threads wait for each other, again and again.  wait returns the caller's order of arrival,
+ * 0 … parties-1.  A barrier breaks, and every wait ends with -EPIPE until reset, when a wait times out (its caller gets
+ * -ETIMEDOUT), on abort, and when a process that waits, or has ever waited, in it dies (a clean end of a process that is not
+ * waiting does not break it).
+ * create -EINVAL: parties is 0 or over 2^15.  -ENOMEM.   wait -ETIMEDOUT.  -EPIPE: broken.  -EINVAL.
+ * reset: whole again; those who wait get -EPIPE.  waiting: how many wait now.  is_broken: 1 or 0.
+ * destroy -EBUSY: a process waits.  -EINVAL.             thread any · fork shared · signal no · kill atomic */
+int brood_barrier_create(uint32_t parties, brood_barrier **ret_barrier);
+int brood_barrier_wait(brood_barrier *barrier, int64_t deadline);
+int brood_barrier_abort(brood_barrier *barrier);
+int brood_barrier_reset(brood_barrier *barrier);
+int brood_barrier_parties(brood_barrier *barrier);
+int brood_barrier_waiting(brood_barrier *barrier);
+int brood_barrier_is_broken(brood_barrier *barrier);
+int brood_barrier_destroy(brood_barrier *barrier);
+
+/* ------------------------------------------------------------------------------------------------- queue [arena] ---- */
+
+typedef struct brood_queue brood_queue;
+
+typedef struct brood_queue_options {
+    size_t size;
+    uint64_t max_messages; /* bound on messages that wait; 0: none */
+    uint64_t max_bytes;    /* bound on their bytes; 0: none.  One message larger than this is refused, -EMSGSIZE */
+} brood_queue_options;
+#define BROOD_QUEUE_OPTIONS(...) (&(const brood_queue_options){sizeof(brood_queue_options), __VA_ARGS__})
+
+/* A message in the caller's hands. */
+typedef struct brood_message {
+    void *data;   /* aligned to 16; not NULL, also for a message of 0 bytes */
+    size_t bytes;
+} brood_message;
+
+/* A first-in first-out queue of messages of 0 to 2^47 bytes, for any number of producers and consumers.  Messages of one
+ * producer arrive in the order in which it put them.  Without bounds a put never waits: it grows into the arena.
+ * -EINVAL: ret_queue NULL.  -E2BIG: options.  -ENOMEM.   thread any · fork shared · signal no · kill atomic */
+int brood_queue_create(const brood_queue_options *options, brood_queue **ret_queue);
+
+/* Frees the queue and what it holds.  Nobody may use it any more: -EBUSY while a process waits in it.  -EINVAL: queue.
+ * thread one · fork shared · signal no · kill atomic */
+int brood_queue_destroy(brood_queue *queue);
+
+/* Copies one message in.  -ETIMEDOUT: full until the deadline.  -EMSGSIZE: over max_bytes.  -ENOMEM: arena.
+ * -ESHUTDOWN: closed.  -EINVAL: queue, deadline, or data is NULL and bytes is not 0.
+ * thread any · fork shared · signal no · kill atomic */
+int brood_queue_put(brood_queue *queue, const void *data, size_t bytes, int64_t deadline);
+
+/* Puts `count` messages in order, as many at a time as there is room for, and returns how many it put: fewer than `count` only
+ * when the deadline passed or the queue was closed or memory ran out after the first.  Errors as put.  Kill: a killed
+ * process has put a prefix of them. */
+int brood_queue_put_many(brood_queue *queue, const brood_message *messages, size_t count, int64_t deadline);
+
+/* Copies the oldest message into `buffer` and sets ret_bytes to its length.  -EMSGSIZE: it is longer than capacity; it
+ * stays, and ret_bytes (alone, the one output set on a failure) is its length.  -ETIMEDOUT: empty until the deadline.  -ESHUTDOWN: closed and
+ * drained.  -EINVAL.  thread any · fork shared · signal no · kill atomic */
+int brood_queue_get(brood_queue *queue, void *buffer, size_t capacity, size_t *ret_bytes, int64_t deadline);
+
+/* Waits for the first message, takes up to `count` that are there and fit one after the other (each aligned to 16) into
+ * `buffer`, sets ret_messages[i] to each, and returns how many.  Errors as get (-EMSGSIZE when the first does not fit). */
+int brood_queue_get_many(brood_queue *queue, void *buffer, size_t capacity, brood_message *ret_messages, size_t count,
+                         int64_t deadline);
+
+/* Zero-copy put: memory for a message of `bytes` in the arena, to be filled in place and then committed or abandoned by the same
+ * process.  commit waits for room; on a failure the message is still the caller's.
+ * reserve -ENOMEM, -EMSGSIZE, -EINVAL.  commit: as put.  abandon -EINVAL. */
+int brood_queue_reserve(brood_queue *queue, size_t bytes, brood_message *ret_message);
+int brood_queue_commit(brood_queue *queue, brood_message *message, int64_t deadline);
+int brood_queue_abandon(brood_queue *queue, brood_message *message);
+
+/* Zero-copy get: the oldest message in place (one copy when it is short), the caller's until released.  Errors as get, and
+ * -ENOMEM. */
+int brood_queue_borrow(brood_queue *queue, brood_message *ret_message, int64_t deadline);
+int brood_queue_release(brood_queue *queue, brood_message *message);
+
+/* Messages that wait now (a snapshot).  -EINVAL. */
+int64_t brood_queue_size(brood_queue *queue);
+
+/* No further puts; getters drain what is there, then see -ESHUTDOWN.  Closing twice is fine.  -EINVAL. */
+int brood_queue_close(brood_queue *queue);
+
+/* A descriptor for poll/select/epoll: readable while the queue has messages or is closed.  A hint: get with BROOD_NOW and poll
+ * again on -ETIMEDOUT.  Belongs to the queue and this process; closed by brood_queue_fd_close or at the process's end.
+ * -EMFILE, -ENFILE, -ENOMEM, -EAGAIN: 16 processes have one already, -EINVAL. */
+int brood_queue_fd(brood_queue *queue);
+int brood_queue_fd_close(brood_queue *queue);
+
+/* ---------------------------------------------------------------------------------------------- process [private] ---- */
+
+typedef struct brood_process brood_process;
+
+typedef struct brood_process_options {
+    size_t size;
+    const char *name; /* copied; default "Process-N" */
+    int daemon;       /* 1: ends with its parent, however that ends */
+} brood_process_options;
+#define BROOD_PROCESS_OPTIONS(...) (&(const brood_process_options){sizeof(brood_process_options), __VA_ARGS__})
+
+/* What the process runs; its return value (0 … 255) is the exit code. */
+typedef int brood_process_function(void *argument);
+
+/* Runs function(argument) in a new process, forked from the caller: it sees the caller's memory as it is now.  stdout and stderr
+ * are flushed before the fork and at the end; atexit handlers do not run in it.  Its generators of random numbers (rand, random,
+ * drand48) are seeded anew; see brood_random_between.  It is nobody's child that wait() could see.
+ * -EINVAL: function or ret_process NULL.  -E2BIG: options.  -EAGAIN: no more processes.  -ENOMEM.  -EMFILE, -ENFILE.
+ * thread any · fork shared · signal no · kill atomic */
+int brood_process_start(brood_process_function *function, void *argument, const brood_process_options *options,
+                        brood_process **ret_process);
+
+/* Waits for its end.  -ETIMEDOUT.  -EPERM: not the process that started it.  -EINVAL.  thread any · fork owner · signal no */
+int brood_process_join(brood_process *process, int64_t deadline);
+
+/* 1 while it runs, else 0.  -EPERM, -EINVAL. */
+int brood_process_is_alive(brood_process *process);
+
+/* Once it has ended: 0, and the exit code, or minus the signal that ended it.  -EAGAIN: it runs.  -ENODATA: it ended together with
+ * the process that watched it, so nobody knows how.  -EPERM, -EINVAL. */
+int brood_process_exit_code(brood_process *process, int *ret_exit_code);
+
+int brood_process_pid(brood_process *process); /* -EINVAL */
+
+/* A descriptor, readable once it has ended; the handle's, until destroy.  -EINVAL. */
+int brood_process_fd(brood_process *process);
+
+/* SIGTERM, SIGKILL; fine when it has ended.  -EPERM, -EINVAL. */
+int brood_process_terminate(brood_process *process);
+int brood_process_kill(brood_process *process);
+
+/* Its name: the handle's, until destroy.  NULL when process is NULL. */
+const char *brood_process_name(brood_process *process);
+
+/* Gives the handle back.  A daemon that runs is killed; any other goes on. */
+int brood_process_destroy(brood_process *process);
+
+/* A number from low to high, both included, each equally likely, from a stream of this process's own: seeded from the kernel's
+ * getrandom(2) at first use in each process, a forked one included.  low > high: they are exchanged.
+ * thread any (a stream each) · fork shared · signal no · kill n/a */
+int64_t brood_random_between(int64_t low, int64_t high);
+
+/* -------------------------------------------------------------------------------------------------- pool [private] ---- */
+
+typedef struct brood_pool brood_pool;
+typedef struct brood_task brood_task;
+typedef struct brood_result brood_result;
+typedef struct brood_stream brood_stream;
+
+/* What a worker runs for one item.  `item`: the item's bytes, aligned to 16 at least for the first of an array.  `result`:
+ * result_bytes to be filled, zeroed (NULL when results differ in size: brood_task_reply).  Returns 0; another
+ * value is an error of its own, kept in the item's outcome as if by brood_task_fail(task, value, ""). */
+typedef int brood_function(brood_task *task, const void *item, void *result);
+
+typedef struct brood_pool_options {
+    size_t size;
+    uint32_t workers;                 /* default brood_cpu_count(); at most 1024 */
+    uint32_t tasks_per_worker;        /* a worker is renewed after this many items; default: never */
+    int (*initializer)(void *argument); /* runs first in each worker; not 0: the pool fails to start */
+    void *initializer_argument;
+    uint32_t grace_ms;                /* terminate: from SIGTERM to SIGKILL; default 500 */
+} brood_pool_options;
+#define BROOD_POOL_OPTIONS(...) (&(const brood_pool_options){sizeof(brood_pool_options), __VA_ARGS__})
+
+/* Starts the workers and one supervisor, which replaces those that die.  Workers ignore SIGINT: Ctrl-C is the caller's business.
+ * When workers die again and again (three per worker, eight at least) within a second of their start and without having
+ * finished an item, the pool is broken: everything that waits ends with -ENOTRECOVERABLE and nothing is started any more.
+ * Waits until every worker has started (and run its initializer).
+ * -EINVAL: workers over 1024, ret_pool NULL.  -E2BIG: options.  -EAGAIN: no more processes.  -ENOMEM.  -EMFILE, -ENFILE.
+ * -ENOTRECOVERABLE: the initializer failed, or the workers died in it.  thread any · fork shared (a worker may create a pool) · signal no */
+int brood_pool_create(const brood_pool_options *options, brood_pool **ret_pool);
+
+/* How one item ended. */
+enum brood_outcome_kind {
+    BROOD_PENDING = 0,   /* not yet */
+    BROOD_VALUE = 1,     /* its result is there */
+    BROOD_ERROR = 2,     /* the function failed: code, text */
+    BROOD_DIED = 3,      /* its worker died: pid, signal or exit_code */
+    BROOD_CANCELLED = 4  /* it was cancelled before it began, or the pool was terminated or broke */
+};
+
+typedef struct brood_outcome {
+    int kind;      /* enum brood_outcome_kind */
+    int code;      /* BROOD_ERROR: the function's own */
+    int pid;       /* BROOD_ERROR and BROOD_DIED: of the worker */
+    int signal;    /* BROOD_DIED: the signal, or 0 */
+    int exit_code; /* BROOD_DIED: the exit code when signal is 0; -1 when nobody knows */
+    char text[236]; /* BROOD_ERROR: the function's own, cut at 235 bytes; BROOD_DIED: a sentence */
+} brood_outcome;
+
+typedef struct brood_map_options {
+    size_t size;
+    size_t chunk_items;          /* items that a worker takes at once; 0: chosen */
+} brood_map_options;
+#define BROOD_MAP_OPTIONS(...) (&(const brood_map_options){sizeof(brood_map_options), __VA_ARGS__})
+
+/* Every submitting function: -EINVAL: a NULL or 0 that may not be, or sizes whose product overflows.  -EFAULT: the function does
+ * not lie in a module that was loaded when the pool was created.  -EPERM: not the process that created the pool.  -ESHUTDOWN: the pool is
+ * closed.  -ENOTRECOVERABLE: it is broken.  -ENOMEM: arena.  -E2BIG: options.
+ * The waiting ones also: -EREMOTEIO: a function failed, -EOWNERDEAD: a worker died, -ECANCELED: the pool was terminated; the sentence
+ * names the first such item, and all others are done and in `results`.
+ * thread any · fork owner · signal no · kill atomic */
+
+/* function(item i) → result i for `count` items of item_bytes at `items`, results in the order of the items.  Copies unless the
+ * array lies in the arena.  results may be NULL when result_bytes is 0. */
+int brood_pool_map(brood_pool *pool, brood_function *function, const void *items, size_t item_bytes, void *results,
+                   size_t result_bytes, size_t count, const brood_map_options *options);
+
+/* The same, returning at once.  `items` is free again when this returns, unless it lies in the arena; results are had by
+ * brood_result_get. */
+int brood_pool_map_async(brood_pool *pool, brood_function *function, const void *items, size_t item_bytes, size_t result_bytes,
+                         size_t count, const brood_map_options *options, brood_result **ret_result);
+
+/* Items and results of differing sizes: item i is items[i]; the function replies with brood_task_reply, and the replies are had
+ * by brood_result_bytes. */
+int brood_pool_map_bytes_async(brood_pool *pool, brood_function *function, const brood_message *items, size_t count,
+                               const brood_map_options *options, brood_result **ret_result);
+
+/* One call.  item may be NULL when item_bytes is 0, result when result_bytes is 0. */
+int brood_pool_apply(brood_pool *pool, brood_function *function, const void *item, size_t item_bytes, void *result,
+                     size_t result_bytes);
+int brood_pool_apply_async(brood_pool *pool, brood_function *function, const void *item, size_t item_bytes, size_t result_bytes,
+                           brood_result **ret_result);
+
+/* Gives the next item: 1 and *ret_item (copied before the next call), 0 at the end, a negative errno to stop with it.  Called in
+ * the thread that calls brood_pool_imap and brood_stream_next, never elsewhere. */
+typedef int brood_iterator(void *argument, brood_message *ret_item);
+
+typedef struct brood_imap_options {
+    size_t size;
+    size_t max_items;  /* items in flight and results not yet taken; default 4 per worker, at least 8 */
+    size_t max_bytes;  /* bytes of items in flight; default 64 MiB (one item is always let in) */
+} brood_imap_options;
+#define BROOD_IMAP_OPTIONS(...) (&(const brood_imap_options){sizeof(brood_imap_options), __VA_ARGS__})
+
+/* function over an iterator, bounded in flight, results as a stream: in the order of the items, or as they finish.  Functions reply
+ * with brood_task_reply (their `result` is NULL). */
+int brood_pool_imap(brood_pool *pool, brood_function *function, brood_iterator *next, void *argument,
+                    const brood_imap_options *options, brood_stream **ret_stream);
+int brood_pool_imap_unordered(brood_pool *pool, brood_function *function, brood_iterator *next, void *argument,
+                              const brood_imap_options *options, brood_stream **ret_stream);
+
+typedef struct brood_stream_item {
+    size_t index;          /* of the item, from 0 */
+    brood_outcome outcome;
+    brood_message reply;   /* BROOD_VALUE: valid until the next call with this stream */
+} brood_stream_item;
+
+/* The next result: 1, or 0 at the end.  An item that failed is a result like any other (outcome).  -ETIMEDOUT.  The iterator's own
+ * errno, after all earlier results.  -ECANCELED, -ENOTRECOVERABLE: the pool.  -EPERM, -EINVAL.  -ENOMEM.
+ * thread one · fork owner · signal no */
+int brood_stream_next(brood_stream *stream, brood_stream_item *ret_item, int64_t deadline);
+int brood_stream_destroy(brood_stream *stream);
+
+/* --- result handle [private] --- */
+
+/* Waits until every item has its outcome.  -ETIMEDOUT.  -EINVAL, -EPERM.  thread any · fork owner · signal no */
+int brood_result_wait(brood_result *result, int64_t deadline);
+int brood_result_ready(brood_result *result);      /* 1 or 0 */
+int brood_result_successful(brood_result *result); /* 1 or 0; -EAGAIN: not ready */
+size_t brood_result_count(brood_result *result);   /* items; 0 for NULL */
+
+/* Waits, then copies the results (count × result_bytes) out.  0, or as brood_pool_map.  -EMSGSIZE: capacity is less than that.
+ * For results in bytes: results NULL and capacity 0. */
+int brood_result_get(brood_result *result, void *results, size_t capacity, int64_t deadline);
+
+/* The reply to item `index` of a job in bytes, in place, valid until destroy.  -EAGAIN: not ready.  -ENODATA: the item has no value.
+ * -ERANGE: index.  -EINVAL. */
+int brood_result_bytes(brood_result *result, size_t index, brood_message *ret_reply);
+
+/* How item `index` ended, or BROOD_PENDING.  -ERANGE: index.  -EINVAL. */
+int brood_result_outcome(brood_result *result, size_t index, brood_outcome *ret_outcome);
+
+/* Cancels the items that have not begun, and returns how many. */
+int64_t brood_result_cancel(brood_result *result);
+
+/* A descriptor, readable once the result is ready (or the pool has trouble: then brood_result_wait with BROOD_NOW moves on); the handle's,
+ * until destroy.  -EMFILE, -ENFILE, -ENOMEM, -EINVAL. */
+int brood_result_fd(brood_result *result);
+
+/* Gives the handle back, ready or not; what runs goes on, its results are dropped. */
+int brood_result_destroy(brood_result *result);
+
+/* --- for task functions, in the worker --- */
+
+/* Makes the item's outcome an error; returns code, for `return brood_task_fail(task, 7, "no such …")`.  code 0 counts as -1. */
+int brood_task_fail(brood_task *task, int code, const char *text);
+size_t brood_task_index(const brood_task *task);      /* which item */
+size_t brood_task_item_bytes(const brood_task *task); /* its length */
+uint32_t brood_task_worker(const brood_task *task);   /* which worker, 0 … workers-1 */
+
+/* The reply of a job in bytes: copied; a second reply replaces the first.  -ENOMEM: then the task should fail.  -EINVAL: data NULL, or
+ * results have a fixed size. */
+int brood_task_reply(brood_task *task, const void *data, size_t bytes);
+
+/* The same in place: memory of `bytes` to be filled before the function returns. */
+int brood_task_reply_reserve(brood_task *task, size_t bytes, void **ret_memory);
+
+/* --- the pool's end, and looking in --- */
+
+/* No further jobs; the workers end when all jobs are done.  -EPERM, -EINVAL. */
+int brood_pool_close(brood_pool *pool);
+/* After close or terminate: waits for the workers' end.  -EBUSY: neither was called.  -ETIMEDOUT.  -EPERM, -EINVAL. */
+int brood_pool_join(brood_pool *pool, int64_t deadline);
+/* Ends the workers now: SIGTERM, after grace_ms SIGKILL.  What was not done is cancelled.  -EPERM, -EINVAL. */
+int brood_pool_terminate(brood_pool *pool);
+/* terminate, join, and gives the handle back.  Results and streams outlive it.  -EPERM. */
+int brood_pool_destroy(brood_pool *pool);
+
+uint32_t brood_pool_workers(brood_pool *pool);
+/* pid of worker `index` now; 0 while it is being replaced.  -ERANGE, -EINVAL. */
+int brood_pool_worker_pid(brood_pool *pool, uint32_t index);
+
+/* Prints workers, jobs and counters to `fd`.  Takes no lock: works on a pool that hangs, and on one whose processes have died.
+ * -EINVAL: pool or fd.  thread any · fork shared · signal no · kill n/a */
+int brood_pool_dump(brood_pool *pool, int fd);
+
+/* ENVIRONMENT  BROOD_CPU_COUNT: see brood_cpu_count.  BROOD_TRACE=1: every process prints what it does to stderr, a line per event with
+ * the time since boot, so that the lines of all processes stand in the order of time. */
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: MIT */
+#include "arena/arena.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/memfd.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "arena/roster.h"
+#include "base/check.h"
+#include "base/error.h"
+#include "base/options.h"
+#include "brood.h"
+
+#define MAGIC UINT64_C(0x31646f6f7262) /* "brood1" */
+#define DEFAULT_BYTES (UINT64_C(1) << 40)
+#define LEAST_BYTES (UINT64_C(1) << 24)
+
+struct bri_arena *bri_arena_current;
+static struct bri_identity nobody;
+struct bri_identity *bri_identity = &nobody;
+
+static struct bri_arena the_arena;
+static pthread_mutex_t open_lock = PTHREAD_MUTEX_INITIALIZER; /* threads of one process */
+
+static uint64_t round_up(uint64_t value, uint64_t unit)
+{
+    return (value + unit - 1) / unit * unit;
+}
+
+/* Where the parts lie, for a bound of max_bytes. */
+static void lay_out(uint64_t max_bytes, struct bri_header_shm *layout)
+{
+    uint64_t pages = round_up(max_bytes, BRI_PAGE_BYTES) / BRI_PAGE_BYTES;
+
+    layout->max_bytes = pages * BRI_PAGE_BYTES;
+    layout->table_at = round_up(sizeof *layout, 4096);
+    layout->pages_at = round_up(layout->table_at + pages * sizeof(uint64_t), BRI_PAGE_BYTES);
+    layout->window_bytes = layout->pages_at + layout->max_bytes;
+}
+
+/* Address space may be short (ulimit -v, 32 bits of it under valgrind): the default bound halves until it fits; one that was asked for does not. */
+static void *reserve(int memfd, uint64_t max_bytes, struct bri_header_shm *layout)
+{
+    for (uint64_t bytes = max_bytes != 0 ? max_bytes : DEFAULT_BYTES;; bytes /= 2) {
+        lay_out(bytes, layout);
+        void *base = mmap(NULL, layout->window_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, memfd, 0);
+        if (base != MAP_FAILED || max_bytes != 0 || bytes / 2 < LEAST_BYTES)
+            return base;
+    }
+}
+
+static int make_identity(void)
+{
+    long page = sysconf(_SC_PAGESIZE);
+    void *memory = mmap(NULL, (size_t)page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    if (memory == MAP_FAILED)
+        return bri_fail_os(ENOMEM, "no memory for a page");
+    if (madvise(memory, (size_t)page, MADV_WIPEONFORK) != 0) {
+        munmap(memory, (size_t)page);
+        return bri_fail_os(ENOMEM, "the kernel has no MADV_WIPEONFORK (Linux 4.14)");
+    }
+    bri_identity = memory;
+    return 0;
+}
+
+static void drop_identity(void)
+{
+    munmap(bri_identity, (size_t)sysconf(_SC_PAGESIZE));
+    bri_identity = &nobody;
+}
+
+/* A sealed memfd of `bytes`: nobody can shrink it under the others. */
+static int make_memfd(void)
+{
+    int fd = memfd_create("brood", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+    if (fd < 0)
+        return bri_fail_os(errno, "cannot make the arena's memory (memfd_create)");
+    return fd;
+}
+
+static int fill_window(struct bri_header_shm *layout)
+{
+    struct stat status;
+
+    if (ftruncate(the_arena.memfd, (off_t)layout->pages_at) != 0 || fstat(the_arena.memfd, &status) != 0)
+        return bri_fail_os(errno == EFBIG ? ENOMEM : errno, "cannot size the arena (ulimit -f?)");
+    fcntl(the_arena.memfd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_SEAL);
+    madvise(the_arena.base, layout->window_bytes, MADV_DONTDUMP);
+    struct bri_header_shm *header = the_arena.header;
+    header->window_bytes = layout->window_bytes;
+    header->max_bytes = layout->max_bytes;
+    header->table_at = layout->table_at;
+    header->pages_at = layout->pages_at;
+    header->memfd_inode = status.st_ino;
+    header->cpus = (uint32_t)brood_cpu_count();
+    header->magic = MAGIC;
+    return 0;
+}
+
+static int map_window(uint64_t max_bytes)
+{
+    struct bri_header_shm *layout = calloc(1, sizeof *layout);
+    int error = -ENOMEM;
+
+    if (layout == NULL)
+        return bri_fail(ENOMEM, "no memory for the arena's layout");
+    void *base = reserve(the_arena.memfd, max_bytes, layout);
+    if (base == MAP_FAILED) {
+        error = bri_fail_os(ENOMEM, "cannot reserve %llu bytes of address space for the arena",
+                            (unsigned long long)layout->window_bytes);
+    } else {
+        the_arena.base = base;
+        the_arena.header = base;
+        error = fill_window(layout);
+        if (error < 0)
+            munmap(base, layout->window_bytes);
+    }
+    free(layout);
+    return error;
+}
+
+static int make_arena(uint64_t max_bytes)
+{
+    int error = make_identity();
+
+    if (error < 0)
+        return error;
+    the_arena.memfd = make_memfd();
+    error = the_arena.memfd < 0 ? the_arena.memfd : map_window(max_bytes);
+    if (error < 0) {
+        if (the_arena.memfd >= 0)
+            close(the_arena.memfd);
+        drop_identity();
+        return error;
+    }
+    bri_arena_current = &the_arena;
+    return 0;
+}
+
+int bri_arena_open(uint64_t max_bytes, int must_be_new)
+{
+    int error = 0;
+
+    pthread_mutex_lock(&open_lock);
+    if (bri_arena_current == NULL)
+        error = make_arena(max_bytes);
+    else if (must_be_new)
+        error = bri_fail(EALREADY, "this process has an arena already: call brood_arena_create before everything else");
+    if (error == 0 && bri_identity->name == 0)
+        error = bri_roster_join();
+    pthread_mutex_unlock(&open_lock);
+    return error;
+}
+
+int bri_arena_enter(void)
+{
+    if (bri_identity->name != 0)
+        return 0;
+    return bri_arena_open(0, 0);
+}
+
+int bri_arena_holds(const void *memory, size_t bytes)
+{
+    const struct bri_arena *arena = bri_arena_current;
+
+    if (arena == NULL)
+        return 0;
+    uint64_t first = arena->header->pages_at;
+    uint64_t end = first + bri_load_acquire(&arena->header->grown) * BRI_PAGE_BYTES;
+    uintptr_t at = (uintptr_t)memory - (uintptr_t)arena->base;
+    return (uintptr_t)memory >= (uintptr_t)arena->base && at >= first && at <= end && bytes <= end - at;
+}
+
+int brood_arena_create(const brood_arena_options *options)
+{
+    brood_arena_options known;
+    int error = bri_options_take(options, &known, sizeof known, "options");
+
+    if (error < 0)
+        return error;
+    if (known.max_bytes != 0 && (known.max_bytes < 1024 * 1024 || known.max_bytes > UINT64_C(1) << 46))
+        return bri_fail(EINVAL, "options->max_bytes is %llu: from 1 MiB to 64 TiB, or 0 for the default",
+                        (unsigned long long)known.max_bytes);
+    return bri_arena_open(known.max_bytes, 1);
+}
+
+static int others_are_there(void)
+{
+    uint32_t high = bri_load_acquire(&the_arena.header->slots_high);
+
+    for (uint32_t slot = 0; slot < high; slot++) {
+        enum bri_slot_state state;
+        bri_name name = bri_roster_name_at(slot, &state);
+        if (name != bri_self() && (state == BRI_SLOT_LIVE || state == BRI_SLOT_CLAIMED) && !bri_roster_has_ended(name))
+            return 1;
+    }
+    return 0;
+}
+
+int brood_arena_destroy(void)
+{
+    if (bri_arena_current == NULL)
+        return 0;
+    if (bri_self() == 0 || the_arena.header->slots[bri_self() & (BRI_SLOTS - 1)].role != BRI_ROLE_USER)
+        return bri_fail(EPERM, "the arena belongs to the process that made it; this one did not");
+    if (others_are_there())
+        return bri_fail(EBUSY, "other processes use the arena: destroy pools and end processes first");
+    bri_arena_current = NULL;
+    munmap(the_arena.base, the_arena.header->window_bytes);
+    close(the_arena.memfd);
+    drop_identity();
+    return 0;
+}

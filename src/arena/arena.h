@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The arena: one memfd, mapped as one reserved window that forked processes inherit at the same address.
+ *
+ *   window:  | header | roster (slots) | page table | page 0 | page 1 | … | grown | reserved, behind the file's end … |
+ *
+ *   offset of page p = pages_at + p × BRI_PAGE_BYTES;   file length = pages_at + grown × BRI_PAGE_BYTES
+ *
+ * Shared memory holds offsets (from the window's start) and words, never pointers; offset 0 is "none".
+ *
+ * A participant is a process that uses the arena.  It has a slot of the roster and a name: (epoch << 12 | slot), which is never 0 and
+ * differs from the names of all who had the slot before.  Locks, claims and blocks carry names.  A name is alive as long as its
+ * slot's word still shows its epoch and is not DEAD or FREE: one load.
+ *
+ * slot word:   63 .......... 32 | 31 ....... 8 | 7 ..... 0
+ *              see below        | epoch        | state
+ *
+ *   FREE --claim (CAS)--> CLAIMED --enter--> LIVE --bury (CAS)--> DEAD --all that it held is passed on--> FREE, epoch + 1 at the next claim
+ *     |                      |                                     ^
+ *     |                      +---- bury: its maker died -----------+
+ *     +--claim for oneself (CAS)--> JOINING --enter--> LIVE        JOINING of a process that has ended counts as FREE
+ *
+ *   upper half:  CLAIMED: the name of the maker.   JOINING: the pid.   DEAD: how it ended (BRI_END_…).   LIVE, FREE: 0
+ */
+#ifndef BRI_ARENA_H
+#define BRI_ARENA_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/atomic.h"
+
+#define BRI_PAGE_BYTES ((uint64_t)64 * 1024)
+#define BRI_SLOTS 4096u
+#define BRI_SLOT_BITS 12u
+#define BRI_CACHE_LINE 64
+
+typedef uint64_t bri_offset;
+typedef uint32_t bri_name;
+
+enum bri_slot_state { BRI_SLOT_FREE, BRI_SLOT_CLAIMED, BRI_SLOT_JOINING, BRI_SLOT_LIVE, BRI_SLOT_DEAD };
+
+/* What a participant is; decides who may go on when its maker dies. */
+enum bri_role {
+    BRI_ROLE_USER,       /* made the arena, or was forked by the user */
+    BRI_ROLE_PROCESS,    /* runs the function of a brood_process */
+    BRI_ROLE_KEEPER,     /* watches a brood_process */
+    BRI_ROLE_SUPERVISOR, /* watches the workers of a pool */
+    BRI_ROLE_WORKER
+};
+
+/* How a participant ended, in the upper half of its slot's word. */
+enum { BRI_END_UNKNOWN = 0, BRI_END_CLEAN = 1, BRI_END_KILLED = 2 };
+
+/* One cache line each.  Writer: the participant itself after CLAIMED, its maker before; `word` by CAS only. */
+struct bri_slot_shm {
+    _Atomic uint64_t word;
+    _Atomic uint64_t start_time;  /* of the process, in clock ticks since boot: tells a reused pid */
+    _Atomic uint64_t progress;    /* worker: which item it runs; blocks allocated in a task carry it: see pool/job.h */
+    _Atomic uint32_t pid;         /* 0 until it is known */
+    _Atomic uint32_t role;
+    _Atomic bri_name boss;        /* the participant that it depends on; 0: none */
+    _Atomic uint32_t idle;        /* asleep in a wait: does not count as runnable when others think of spinning */
+    uint32_t padding[6];
+};
+_Static_assert(sizeof(struct bri_slot_shm) == BRI_CACHE_LINE, "one slot per cache line");
+
+/* Two words: see sync/mutex.h.  Declared here because the header holds some. */
+struct bri_mutex_shm {
+    _Atomic bri_name owner;
+    _Atomic uint32_t event;
+};
+
+#define BRI_CLASSES 64u /* slab classes of the heap, see heap/ */
+
+/* field – writer – readers – protection */
+struct bri_header_shm {
+    uint64_t magic;              /* maker, before anybody else is there */
+    uint64_t window_bytes;       /* maker */
+    uint64_t max_bytes;          /* maker */
+    uint64_t table_at;           /* maker: offset of the page table */
+    uint64_t pages_at;           /* maker: offset of page 0 */
+    uint64_t memfd_inode;        /* maker: to recognise our descriptor */
+    uint32_t cpus;               /* maker: usable CPUs; spinning is for times when no more than these are runnable */
+    _Alignas(BRI_CACHE_LINE) _Atomic uint32_t obituary;   /* whoever passed on what a dead one held: +1; everybody who sleeps watches it */
+    _Atomic uint32_t slots_high; /* slots ever claimed: walks of the roster stop here; only grows, by CAS */
+    _Alignas(BRI_CACHE_LINE) struct bri_mutex_shm undertaker; /* who passes on what the dead held; see heap/recover.h */
+    _Alignas(BRI_CACHE_LINE) struct bri_mutex_shm page_lock;  /* the page table and `grown` */
+    _Atomic uint64_t grown;      /* pages that the file has; holder of page_lock */
+    _Atomic uint64_t search_from;/* hint: no free run starts before this page; holder of page_lock */
+    _Atomic uint64_t touched;    /* pages at or above this have never been used: still zero; holder of page_lock */
+    _Alignas(BRI_CACHE_LINE) struct {
+        struct bri_mutex_shm lock;
+        _Atomic bri_offset free; /* first free block: holder of lock */
+        uint64_t padding[6];
+    } classes[BRI_CLASSES];
+    struct bri_slot_shm slots[BRI_SLOTS];
+};
+
+/* The private half: one per process, inherited by fork. */
+struct bri_arena {
+    char *base;                    /* of the window; the same in all processes of the arena */
+    struct bri_header_shm *header; /* == base */
+    int memfd;
+};
+
+/* The arena of this process; NULL before it is made. */
+extern struct bri_arena *bri_arena_current;
+
+/* What only this very process may see; the page is wiped by the kernel in a forked child (MADV_WIPEONFORK), so that no child ever acts in
+ * its parent's name. */
+struct bri_identity {
+    bri_name name;
+};
+extern struct bri_identity *bri_identity; /* never NULL once there is an arena */
+
+/* Makes the arena if there is none.  max_bytes 0: the default.  0, -EALREADY when `must_be_new`, -ENOMEM, -EMFILE, -ENFILE. */
+int bri_arena_open(uint64_t max_bytes, int must_be_new);
+
+/* For public functions: sees to it that there is an arena and that this process has a slot in it (a forked one joins at its first
+ * call).  0; -ENOMEM, -EMFILE, -ENFILE from making it; -EAGAIN: the roster is full. */
+int bri_arena_enter(void);
+
+/* Is this address range inside the arena of this process?  Also false without an arena. */
+int bri_arena_holds(const void *memory, size_t bytes);
+
+static inline void *bri_at(bri_offset offset)
+{
+    return offset == 0 ? NULL : bri_arena_current->base + offset;
+}
+
+static inline bri_offset bri_offset_of(const void *memory)
+{
+    return memory == NULL ? 0 : (bri_offset)((const char *)memory - bri_arena_current->base);
+}
+
+#endif

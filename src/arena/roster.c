@@ -1,0 +1,209 @@
+/* SPDX-License-Identifier: MIT */
+#include "arena/roster.h"
+
+#include <errno.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "plat/process.h"
+
+#define EPOCH_MASK ((UINT32_C(1) << (32 - BRI_SLOT_BITS)) - 1)
+
+static uint64_t make_word(uint32_t upper, uint32_t epoch, enum bri_slot_state state)
+{
+    return (uint64_t)upper << 32 | (uint64_t)epoch << 8 | (uint64_t)state;
+}
+
+static enum bri_slot_state state_of(uint64_t word)
+{
+    return (enum bri_slot_state)(word & 0xff);
+}
+
+static uint32_t epoch_of(uint64_t word)
+{
+    return (uint32_t)word >> 8;
+}
+
+static uint32_t upper_of(uint64_t word)
+{
+    return (uint32_t)(word >> 32);
+}
+
+static int shows(bri_name name, uint64_t *ret_word)
+{
+    *ret_word = bri_load_acquire(&bri_slot_of(name)->word);
+    return name != 0 && epoch_of(*ret_word) == bri_epoch_of(name);
+}
+
+int bri_is_alive(bri_name name)
+{
+    uint64_t word;
+
+    return shows(name, &word) && (state_of(word) == BRI_SLOT_LIVE || state_of(word) == BRI_SLOT_CLAIMED);
+}
+
+int bri_is_dead_and_unburied(bri_name name)
+{
+    uint64_t word;
+
+    return shows(name, &word) && state_of(word) == BRI_SLOT_DEAD;
+}
+
+static void raise_high(uint32_t count)
+{
+    _Atomic uint32_t *high = &bri_arena_current->header->slots_high;
+    uint32_t seen = bri_load_relaxed(high);
+
+    while (seen < count && !bri_cas_acq_rel(high, &seen, count)) {
+    }
+}
+
+static int may_be_claimed(uint64_t word)
+{
+    if (state_of(word) == BRI_SLOT_JOINING)
+        return bri_process_has_ended((pid_t)upper_of(word), 0);
+    return state_of(word) == BRI_SLOT_FREE;
+}
+
+/* slots_high is raised before the claim, so that every walk that begins after a claim sees it. */
+static int claim_slot(uint32_t slot, uint32_t upper, enum bri_slot_state state, bri_name *ret_name)
+{
+    struct bri_slot_shm *entry = &bri_arena_current->header->slots[slot];
+    uint64_t word = bri_load_acquire(&entry->word);
+
+    if (!may_be_claimed(word))
+        return 0;
+    uint32_t epoch = (epoch_of(word) + 1) & EPOCH_MASK;
+    if (epoch == 0)
+        epoch = 1;
+    raise_high(slot + 1);
+    if (!bri_cas_acq_rel(&entry->word, &word, make_word(upper, epoch, state)))
+        return 0;
+    *ret_name = epoch << BRI_SLOT_BITS | slot;
+    return 1;
+}
+
+static int claim_any(uint32_t upper, enum bri_slot_state state, bri_name *ret_name)
+{
+    for (uint32_t slot = 0; slot < BRI_SLOTS; slot++)
+        if (claim_slot(slot, upper, state, ret_name))
+            return 0;
+    return bri_fail(EAGAIN, "%u processes use the arena already, the most that it has room for", BRI_SLOTS);
+}
+
+static void reset_fields(struct bri_slot_shm *entry, enum bri_role role, bri_name boss)
+{
+    bri_store_relaxed(&entry->role, (uint32_t)role);
+    bri_store_relaxed(&entry->boss, boss);
+    bri_store_relaxed(&entry->pid, 0u);
+    bri_store_relaxed(&entry->start_time, UINT64_C(0));
+    bri_store_relaxed(&entry->progress, UINT64_C(0));
+    bri_store_release(&entry->idle, role == BRI_ROLE_SUPERVISOR || role == BRI_ROLE_KEEPER);
+}
+
+int bri_roster_claim(enum bri_role role, bri_name *ret_name)
+{
+    bri_name name;
+    int error = claim_any(bri_self(), BRI_SLOT_CLAIMED, &name);
+
+    if (error < 0)
+        return error;
+    reset_fields(bri_slot_of(name), role, bri_self());
+    *ret_name = name;
+    return 0;
+}
+
+static void tell_pid(struct bri_slot_shm *entry)
+{
+    bri_store_relaxed(&entry->start_time, bri_process_start_time(getpid()));
+    bri_store_release(&entry->pid, (uint32_t)getpid());
+}
+
+int bri_roster_join(void)
+{
+    bri_name name;
+    int error = claim_any((uint32_t)getpid(), BRI_SLOT_JOINING, &name);
+
+    if (error < 0)
+        return error;
+    struct bri_slot_shm *entry = bri_slot_of(name);
+    reset_fields(entry, BRI_ROLE_USER, 0);
+    tell_pid(entry);
+    bri_store_release(&entry->word, make_word(0, bri_epoch_of(name), BRI_SLOT_LIVE));
+    bri_identity->name = name;
+    return 0;
+}
+
+int bri_roster_enter(bri_name name)
+{
+    struct bri_slot_shm *entry = bri_slot_of(name);
+    uint64_t word = make_word(bri_load_relaxed(&entry->boss), bri_epoch_of(name), BRI_SLOT_CLAIMED);
+
+    tell_pid(entry);
+    if (!bri_cas_acq_rel(&entry->word, &word, make_word(0, bri_epoch_of(name), BRI_SLOT_LIVE)))
+        return bri_fail(ECANCELED, "the process that started this one has died meanwhile");
+    bri_identity->name = name;
+    return 0;
+}
+
+void bri_roster_cancel(bri_name name)
+{
+    struct bri_slot_shm *entry = bri_slot_of(name);
+    uint64_t word = make_word(bri_self(), bri_epoch_of(name), BRI_SLOT_CLAIMED);
+
+    bri_cas_acq_rel(&entry->word, &word, make_word(0, bri_epoch_of(name), BRI_SLOT_FREE));
+}
+
+int bri_roster_bury(bri_name name, uint32_t end)
+{
+    uint64_t word;
+
+    while (shows(name, &word) && (state_of(word) == BRI_SLOT_LIVE || state_of(word) == BRI_SLOT_CLAIMED))
+        if (bri_cas_seq_cst(&bri_slot_of(name)->word, &word, make_word(end, bri_epoch_of(name), BRI_SLOT_DEAD)))
+            return 1;
+    return 0;
+}
+
+/* A claim whose process is not there yet stands and falls with its maker. */
+int bri_roster_has_ended(bri_name name)
+{
+    struct bri_slot_shm *entry = bri_slot_of(name);
+    uint64_t word;
+
+    if (!bri_is_alive(name) || name == bri_self())
+        return name != bri_self();
+    uint32_t pid = bri_load_acquire(&entry->pid);
+    uint64_t start_time = bri_load_relaxed(&entry->start_time);
+    if (!shows(name, &word) || state_of(word) == BRI_SLOT_DEAD)
+        return 1;
+    if (state_of(word) == BRI_SLOT_CLAIMED && pid == 0)
+        return upper_of(word) != bri_self() && bri_roster_has_ended(upper_of(word));
+    return bri_process_has_ended((pid_t)pid, start_time);
+}
+
+uint32_t bri_roster_end_of(bri_name name)
+{
+    uint64_t word;
+
+    return shows(name, &word) && state_of(word) == BRI_SLOT_DEAD ? upper_of(word) : BRI_END_UNKNOWN;
+}
+
+/* The pid goes first: a slot that is claimed again never shows the pid of its last holder. */
+void bri_roster_release(bri_name name)
+{
+    uint64_t word = bri_load_acquire(&bri_slot_of(name)->word);
+
+    if (epoch_of(word) != bri_epoch_of(name) || state_of(word) != BRI_SLOT_DEAD)
+        return;
+    bri_store_relaxed(&bri_slot_of(name)->pid, 0u);
+    bri_cas_acq_rel(&bri_slot_of(name)->word, &word, make_word(0, bri_epoch_of(name), BRI_SLOT_FREE));
+}
+
+bri_name bri_roster_name_at(uint32_t slot, enum bri_slot_state *ret_state)
+{
+    uint64_t word = bri_load_acquire(&bri_arena_current->header->slots[slot].word);
+
+    *ret_state = state_of(word);
+    return epoch_of(word) == 0 ? 0 : epoch_of(word) << BRI_SLOT_BITS | slot;
+}

@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: MIT */
+/* The error sentence of the calling thread: what brood_error_text() returns. */
+#ifndef BRI_ERROR_H
+#define BRI_ERROR_H
+
+/* Sets the calling thread's sentence and returns -err, so that a check reads
+ *     if (items == NULL) return bri_fail(EINVAL, "items is NULL: pass the array of items");
+ * errno itself is left alone.  The text is cut at 511 bytes. */
+int bri_fail(int err, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* As bri_fail, for what the kernel refused: adds ": " and strerror(err). */
+int bri_fail_os(int err, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+#endif

@@ -1,0 +1,317 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Small blocks.  Each class has a lock, a list of free blocks (last freed first: warm), and the slab pages that carry its number.
+ *
+ * alloc, with the class lock held                       free, with the class lock held
+ *   A1  block = first of the list; list = its link        F1  tag → free.  The commit
+ *   A2  tag → used | owner.  The commit                   F2  link = list; list = block
+ * refill: a page is formatted (tags free, linked) while it lies in a free run, then published as SLAB by one store, then put on the list.
+ *
+ * death table
+ *   A1 … A2, F1 … F2, refill   the tags are whole, the list may lack blocks → bri_heap_mourn makes the list anew from the tags
+ *   after A2                   a used block owned by the dead: freed by the undertaker
+ */
+#include "heap/heap.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/check.h"
+#include "base/error.h"
+#include "heap/pages.h"
+#include "sync/mutex.h"
+
+enum { SIZES = 16, SYNC_CLASSES_FROM = SIZES, CLASSES_USED = 2 * SIZES };
+
+/* Header included; multiples of 64. */
+static const uint32_t class_bytes[SIZES] = {128,  192,  256,  384,  512,  768,   1024,  1536,
+                                            2048, 3072, 4096, 6144, 8192, 12288, 16384, 32768};
+
+static uint32_t bytes_of(unsigned class)
+{
+    return class_bytes[class % SIZES];
+}
+
+static uint64_t blocks_of(unsigned class)
+{
+    return BRI_PAGE_BYTES / bytes_of(class);
+}
+
+/* The class for a block of so many bytes, header included; SIZES: none, it takes pages. */
+static unsigned class_for(uint64_t total, enum bri_kind kind)
+{
+    for (unsigned class = 0; class < SIZES; class++)
+        if (total <= class_bytes[class])
+            return class + (kind < BRI_KIND_SYNC_END ? (unsigned)SYNC_CLASSES_FROM : 0u);
+    return SIZES;
+}
+
+static struct bri_block_shm *nth_block(uint64_t page, unsigned class, uint64_t n)
+{
+    return (struct bri_block_shm *)(void *)(bri_page_at(page) + n * bytes_of(class));
+}
+
+static uint64_t make_tag(enum bri_kind kind, unsigned class, bri_name owner)
+{
+    return (uint64_t)owner << 32 | (uint64_t)class << 16 | (uint64_t)kind << 8 | 1u;
+}
+
+static void put_on_list(unsigned class, struct bri_block_shm *block)
+{
+    _Atomic bri_offset *list = &bri_arena_current->header->classes[class].free;
+
+    bri_store_relaxed(&block->link, bri_load_relaxed(list));
+    bri_store_relaxed(list, bri_offset_of(block));
+}
+
+static void format_slab(char *memory, void *argument)
+{
+    unsigned class = *(unsigned *)argument;
+
+    for (uint64_t n = 0; n < blocks_of(class); n++) {
+        struct bri_block_shm *block = (struct bri_block_shm *)(void *)(memory + n * bytes_of(class));
+        bri_store_relaxed(&block->tag, UINT64_C(0));
+    }
+}
+
+static int refill(unsigned class)
+{
+    uint64_t page;
+    int fresh;
+    int error = bri_pages_take(1, BRI_PAGE_SLAB, class, format_slab, &class, &page, &fresh);
+
+    for (uint64_t n = blocks_of(class); error == 0 && n > 0; n--)
+        put_on_list(class, nth_block(page, class, n - 1));
+    return error;
+}
+
+static int take_small(unsigned class, uint64_t tag, uint64_t bytes, struct bri_block_shm **ret_block)
+{
+    struct bri_header_shm *header = bri_arena_current->header;
+    int error = 0;
+
+    bri_mutex_lock(&header->classes[class].lock);
+    if (bri_load_relaxed(&header->classes[class].free) == 0)
+        error = refill(class);
+    if (error == 0) {
+        struct bri_block_shm *block = bri_at(bri_load_relaxed(&header->classes[class].free));
+        bri_check(1, !bri_tag_is_used(bri_load_relaxed(&block->tag)));
+        bri_store_relaxed(&header->classes[class].free, bri_load_relaxed(&block->link)); /* A1 */
+        for (int i = 0; i < 3; i++)
+            bri_store_relaxed(&block->aux[i], UINT64_C(0));
+        bri_store_relaxed(&block->bytes, bytes);
+        bri_store_relaxed(&block->link, UINT64_C(0));
+        bri_fault("heap.alloc.unlinked");
+        bri_store_release(&block->tag, tag); /* A2 */
+        *ret_block = block;
+    }
+    bri_mutex_unlock(&header->classes[class].lock);
+    return error;
+}
+
+struct run_header {
+    uint64_t tag, bytes;
+};
+
+static void write_run_header(char *memory, void *argument)
+{
+    const struct run_header *wanted = argument;
+    struct bri_block_shm *block = (struct bri_block_shm *)(void *)memory;
+
+    memset(memory, 0, sizeof *block);
+    bri_store_relaxed(&block->bytes, wanted->bytes);
+    bri_store_relaxed(&block->tag, wanted->tag);
+}
+
+static int take_run(uint64_t total, uint64_t tag, uint64_t bytes, struct bri_block_shm **ret_block, int *ret_is_fresh)
+{
+    struct run_header wanted = {tag, bytes};
+    uint64_t page;
+    int error = bri_pages_take((total + BRI_PAGE_BYTES - 1) / BRI_PAGE_BYTES, BRI_PAGE_RUN, 0, write_run_header, &wanted,
+                               &page, ret_is_fresh);
+
+    if (error == 0)
+        *ret_block = (struct bri_block_shm *)(void *)bri_page_at(page);
+    return error;
+}
+
+static int take_block(enum bri_kind kind, uint64_t bytes, bri_name owner, struct bri_block_shm **ret_block, int *ret_is_fresh)
+{
+    uint64_t total = (bytes == 0 ? 1 : bytes) + sizeof(struct bri_block_shm);
+    unsigned class = class_for(total, kind);
+
+    *ret_is_fresh = 0;
+    bri_check(3, bri_heap_is_valid());
+    if (bytes > UINT64_C(1) << 47)
+        return bri_fail(ENOMEM, "%llu bytes are more than any arena has", (unsigned long long)bytes);
+    if (class == SIZES)
+        return take_run(total, make_tag(kind, 0, owner), bytes, ret_block, ret_is_fresh);
+    return take_small(class, make_tag(kind, class, owner), bytes, ret_block);
+}
+
+int bri_heap_alloc(enum bri_kind kind, uint64_t bytes, bri_name owner, void **ret_payload)
+{
+    struct bri_block_shm *block;
+    int fresh;
+    int error = take_block(kind, bytes, owner, &block, &fresh);
+
+    if (error == 0)
+        *ret_payload = bri_payload_of(block);
+    return error;
+}
+
+int bri_heap_alloc_zeroed(enum bri_kind kind, uint64_t bytes, bri_name owner, void **ret_payload)
+{
+    struct bri_block_shm *block;
+    int fresh;
+    int error = take_block(kind, bytes, owner, &block, &fresh);
+
+    if (error < 0)
+        return error;
+    if (!fresh)
+        memset(bri_payload_of(block), 0, bytes);
+    *ret_payload = bri_payload_of(block);
+    return 0;
+}
+
+static uint64_t page_of(const void *memory)
+{
+    return (bri_offset_of(memory) - bri_arena_current->header->pages_at) / BRI_PAGE_BYTES;
+}
+
+void bri_heap_free(void *payload)
+{
+    struct bri_block_shm *block = bri_block_of(payload);
+    uint64_t page = page_of(block);
+    uint64_t word = bri_load_acquire(bri_page_word(page));
+    unsigned class = bri_page_class_of(word);
+
+    bri_check(1, bri_tag_is_used(bri_load_relaxed(&block->tag)));
+    if (bri_page_state_of(word) == BRI_PAGE_RUN) {
+        bri_pages_give(page);
+        return;
+    }
+    struct bri_mutex_shm *lock = &bri_arena_current->header->classes[class].lock;
+    bri_mutex_lock(lock);
+    bri_store_release(&block->tag, UINT64_C(0)); /* F1 */
+    bri_fault("heap.free.unlisted");
+    put_on_list(class, block); /* F2 */
+    bri_mutex_unlock(lock);
+}
+
+int bri_heap_is(const void *payload, enum bri_kind kind)
+{
+    const struct bri_block_shm *block = (const struct bri_block_shm *)((uintptr_t)payload - sizeof *block);
+
+    if (((uintptr_t)payload & (BRI_CACHE_LINE - 1)) != 0 || !bri_arena_holds(block, sizeof *block + 1))
+        return 0;
+    uint64_t page = page_of(block);
+    uint64_t word = bri_load_acquire(bri_page_word(page));
+    uint64_t inside = (uint64_t)((const char *)block - bri_page_at(page));
+    if (bri_page_state_of(word) == BRI_PAGE_RUN ? inside != 0
+                                                : bri_page_state_of(word) != BRI_PAGE_SLAB ||
+                                                      inside % bytes_of(bri_page_class_of(word)) != 0)
+        return 0;
+    uint64_t tag = bri_load_acquire(&block->tag);
+    return bri_tag_is_used(tag) && bri_tag_kind(tag) == kind;
+}
+
+static void walk_slab(uint64_t page, unsigned class, bri_visit *visit, void *argument)
+{
+    for (uint64_t n = 0; n < blocks_of(class); n++) {
+        struct bri_block_shm *block = nth_block(page, class, n);
+        uint64_t tag = bri_load_acquire(&block->tag);
+        if (bri_tag_is_used(tag))
+            visit(block, tag, argument);
+    }
+}
+
+/* Looks at every page, since a run may be joined or split under the walk; words inside runs are INSIDE or stale FREE. */
+void bri_heap_walk(bri_visit *visit, void *argument)
+{
+    uint64_t grown = bri_load_acquire(&bri_arena_current->header->grown);
+
+    for (uint64_t page = 0; page < grown; page++) {
+        uint64_t word = bri_load_acquire(bri_page_word(page));
+        if (bri_page_state_of(word) == BRI_PAGE_SLAB)
+            walk_slab(page, bri_page_class_of(word), visit, argument);
+        else if (bri_page_state_of(word) == BRI_PAGE_RUN) {
+            struct bri_block_shm *block = (struct bri_block_shm *)(void *)bri_page_at(page);
+            visit(block, bri_load_acquire(&block->tag), argument);
+        }
+    }
+}
+
+/* The list of a class, from the tags. */
+static void rebuild_list(unsigned class)
+{
+    uint64_t grown = bri_load_acquire(&bri_arena_current->header->grown);
+
+    bri_store_relaxed(&bri_arena_current->header->classes[class].free, UINT64_C(0));
+    for (uint64_t page = 0; page < grown; page++) {
+        uint64_t word = bri_load_acquire(bri_page_word(page));
+        if (bri_page_state_of(word) != BRI_PAGE_SLAB || bri_page_class_of(word) != class)
+            continue;
+        for (uint64_t n = 0; n < blocks_of(class); n++)
+            if (!bri_tag_is_used(bri_load_relaxed(&nth_block(page, class, n)->tag)))
+                put_on_list(class, nth_block(page, class, n));
+    }
+}
+
+/* The page lock is the last in the order of locks: it goes first, since rebuilding needs nothing of it, while waiting needs it free. */
+void bri_heap_mourn(bri_name dead)
+{
+    struct bri_header_shm *header = bri_arena_current->header;
+
+    if (bri_mutex_take_over(&header->page_lock, dead)) {
+        bri_store_relaxed(&header->search_from, UINT64_C(0));
+        bri_mutex_unlock(&header->page_lock);
+    }
+    for (unsigned class = 0; class < CLASSES_USED; class++)
+        if (bri_mutex_take_over(&header->classes[class].lock, dead)) {
+            rebuild_list(class);
+            bri_mutex_unlock(&header->classes[class].lock);
+        }
+}
+
+static int class_is_valid(unsigned class)
+{
+    struct bri_header_shm *header = bri_arena_current->header;
+    int whole = 1;
+
+    bri_mutex_lock(&header->classes[class].lock);
+    for (bri_offset at = bri_load_relaxed(&header->classes[class].free); at != 0 && whole;) {
+        struct bri_block_shm *block = bri_at(at);
+        uint64_t word = bri_load_relaxed(bri_page_word(page_of(block)));
+        whole = bri_page_state_of(word) == BRI_PAGE_SLAB && bri_page_class_of(word) == class &&
+                !bri_tag_is_used(bri_load_relaxed(&block->tag));
+        at = bri_load_relaxed(&block->link);
+    }
+    bri_mutex_unlock(&header->classes[class].lock);
+    return whole;
+}
+
+static int pages_are_valid(void)
+{
+    struct bri_header_shm *header = bri_arena_current->header;
+    uint64_t page = 0;
+
+    bri_mutex_lock(&header->page_lock);
+    uint64_t grown = bri_load_relaxed(&header->grown);
+    while (page < grown) {
+        uint64_t word = bri_load_relaxed(bri_page_word(page));
+        if (bri_page_count_of(word) == 0 || bri_page_state_of(word) == BRI_PAGE_INSIDE)
+            break;
+        page += bri_page_count_of(word);
+    }
+    bri_mutex_unlock(&header->page_lock);
+    return page == grown;
+}
+
+int bri_heap_is_valid(void)
+{
+    for (unsigned class = 0; class < CLASSES_USED; class++)
+        if (!class_is_valid(class))
+            return 0;
+    return pages_are_valid();
+}

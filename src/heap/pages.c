@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The page table.  Walks go from one first word to the next, + the run's pages.
+ *
+ * take, with the page lock held
+ *   T1  joins free runs that lie next to each other: the first one's count grows (one store); the second one's word stays, inside
+ *   T2  writes the words inside the run to INSIDE; they lie inside a free run, nobody reads them by walking
+ *   T3  writes FREE(rest) behind the run: inside the free run still
+ *   T4  the first word: FREE(n) → used(k).  The commit
+ * give
+ *   G1  the first word → FREE(n).  The commit
+ * grow
+ *   the file is made longer, the word at `grown` becomes FREE(n), `grown` += n: the commit
+ *
+ * death table: killed after any step, the table is whole, as each is one store; only the lock is left, which bri_heap_mourn frees.  `search_from`
+ * is a hint that may be too low, so it is lowered before a commit and raised after; mourning sets it to 0.
+ */
+#include "heap/pages.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/check.h"
+#include "base/error.h"
+#include "plat/memory.h"
+#include "sync/mutex.h"
+
+#define STEP_PAGES UINT64_C(64)
+
+static struct bri_header_shm *header(void)
+{
+    return bri_arena_current->header;
+}
+
+static uint64_t least(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Our descriptor, not something that took its number after the host had closed it. */
+static int check_memfd(struct stat *ret_status)
+{
+    if (fstat(bri_arena_current->memfd, ret_status) != 0 || ret_status->st_ino != header()->memfd_inode)
+        return bri_fail(ENOMEM, "the arena cannot grow: its descriptor (%d) was closed in this process",
+                        bri_arena_current->memfd);
+    return 0;
+}
+
+static int lengthen(uint64_t pages)
+{
+    struct stat status;
+    struct rlimit limit;
+    uint64_t length = header()->pages_at + (bri_load_relaxed(&header()->grown) + pages) * BRI_PAGE_BYTES;
+    int error = check_memfd(&status);
+
+    if (error < 0 || (uint64_t)status.st_size >= length)
+        return error;
+    /* Beyond this limit the kernel would send SIGXFSZ. */
+    if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY && length > limit.rlim_cur)
+        return bri_fail(ENOMEM, "the arena cannot grow to %llu bytes: ulimit -f allows %llu", (unsigned long long)length,
+                        (unsigned long long)limit.rlim_cur);
+    if (ftruncate(bri_arena_current->memfd, (off_t)length) != 0)
+        return bri_fail_os(ENOMEM, "the arena cannot grow to %llu bytes", (unsigned long long)length);
+    return 0;
+}
+
+/* How much to grow for a wish of `pages`: a step of some size when there is room for it, else just the wish. */
+static int choose_step(uint64_t pages, uint64_t *ret_step)
+{
+    uint64_t grown = bri_load_relaxed(&header()->grown);
+    uint64_t room = header()->max_bytes / BRI_PAGE_BYTES - grown;
+    uint64_t step = least(room, pages > STEP_PAGES ? pages : STEP_PAGES);
+
+    if (pages > room)
+        return bri_fail(ENOMEM, "the arena is full: its bound is %llu bytes (max_bytes of brood_arena_create)",
+                        (unsigned long long)header()->max_bytes);
+    uint64_t headroom = bri_memory_headroom();
+    if (step * BRI_PAGE_BYTES > headroom)
+        step = pages;
+    if (step * BRI_PAGE_BYTES > headroom)
+        return bri_fail(ENOMEM, "no memory for %llu bytes more in the arena: %llu are left in this machine or cgroup",
+                        (unsigned long long)(step * BRI_PAGE_BYTES), (unsigned long long)headroom);
+    *ret_step = step;
+    return 0;
+}
+
+static int grow(uint64_t pages)
+{
+    uint64_t step, grown = bri_load_relaxed(&header()->grown);
+    int error = choose_step(pages, &step);
+
+    if (error == 0)
+        error = lengthen(step);
+    if (error < 0)
+        return error;
+    bri_store_relaxed(bri_page_word(grown), bri_page_make(BRI_PAGE_FREE, step, 0));
+    bri_store_release(&header()->grown, grown + step);
+    return 0;
+}
+
+/* T1.  Returns the joined count. */
+static uint64_t join_free(uint64_t page, uint64_t wanted)
+{
+    uint64_t grown = bri_load_relaxed(&header()->grown);
+    uint64_t pages = bri_page_count_of(bri_load_relaxed(bri_page_word(page)));
+
+    while (pages < wanted && page + pages < grown) {
+        uint64_t next = bri_load_relaxed(bri_page_word(page + pages));
+        if (bri_page_state_of(next) != BRI_PAGE_FREE)
+            break;
+        pages += bri_page_count_of(next);
+        bri_store_release(bri_page_word(page), bri_page_make(BRI_PAGE_FREE, pages, 0));
+    }
+    return pages;
+}
+
+/* First fit from the lowest page: what was used before, and is warm, goes first.  `grown` when there is none. */
+static uint64_t find_free(uint64_t wanted)
+{
+    uint64_t grown = bri_load_relaxed(&header()->grown), first_free = grown;
+
+    for (uint64_t page = bri_load_relaxed(&header()->search_from), pages; page < grown; page += pages) {
+        uint64_t word = bri_load_relaxed(bri_page_word(page));
+        pages = bri_page_count_of(word);
+        bri_check(1, pages != 0);
+        if (bri_page_state_of(word) != BRI_PAGE_FREE)
+            continue;
+        first_free = least(first_free, page);
+        pages = join_free(page, wanted);
+        if (pages >= wanted) {
+            bri_store_relaxed(&header()->search_from, first_free);
+            return page;
+        }
+    }
+    return grown;
+}
+
+static int find_or_grow(uint64_t wanted, uint64_t *ret_page)
+{
+    uint64_t page = find_free(wanted);
+
+    while (page == bri_load_relaxed(&header()->grown)) {
+        int error = grow(wanted);
+        if (error < 0)
+            return error;
+        page = find_free(wanted);
+    }
+    *ret_page = page;
+    return 0;
+}
+
+static void commit(uint64_t page, uint64_t pages, uint64_t word)
+{
+    uint64_t found = bri_page_count_of(bri_load_relaxed(bri_page_word(page)));
+
+    for (uint64_t i = 1; i < pages; i++) /* T2 */
+        bri_store_relaxed(bri_page_word(page + i), bri_page_make(BRI_PAGE_INSIDE, 0, 0));
+    if (found > pages) /* T3 */
+        bri_store_relaxed(bri_page_word(page + pages), bri_page_make(BRI_PAGE_FREE, found - pages, 0));
+    bri_fault("heap.pages.split");
+    bri_store_release(bri_page_word(page), word); /* T4 */
+}
+
+int bri_pages_take(uint64_t pages, enum bri_page_state state, unsigned class, void (*prepare)(char *memory, void *argument),
+                   void *argument, uint64_t *ret_page, int *ret_is_fresh)
+{
+    uint64_t page;
+
+    bri_mutex_lock(&header()->page_lock);
+    int error = find_or_grow(pages, &page);
+    if (error == 0) {
+        uint64_t touched = bri_load_relaxed(&header()->touched);
+        if (page + pages > touched)
+            bri_store_relaxed(&header()->touched, page + pages);
+        prepare(bri_page_at(page), argument);
+        commit(page, pages, bri_page_make(state, pages, class));
+        *ret_page = page;
+        *ret_is_fresh = page >= touched;
+    }
+    bri_mutex_unlock(&header()->page_lock);
+    return error;
+}
+
+void bri_pages_give(uint64_t page)
+{
+    bri_mutex_lock(&header()->page_lock);
+    uint64_t word = bri_load_relaxed(bri_page_word(page));
+    if (page < bri_load_relaxed(&header()->search_from))
+        bri_store_relaxed(&header()->search_from, page);
+    bri_store_release(bri_page_word(page), bri_page_make(BRI_PAGE_FREE, bri_page_count_of(word), 0)); /* G1 */
+    bri_mutex_unlock(&header()->page_lock);
+}

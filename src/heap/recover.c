@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The undertaker: passes on what the dead held.
+ *
+ *   U1  takes the undertaker's word (CAS that names it; from a dead one by CAS too)
+ *   U2  settle: each block that carries the dead one's name either lives on (the arena's) or is marked to be freed.  The dead one's locks
+ *       are still its own, so that nothing that it was changing moves
+ *   U3  mourn: the heap's locks, then every object: what the dead held is repaired and freed, the dead is taken out
+ *   U4  frees the blocks that still carry the name
+ *   U5  the slot is free again
+ *   U6  the obituary + 1: everybody looks again
+ *
+ * death table: killed after any step, the slot is still DEAD and every step may be done again: U2 changes only tags that carry the name, U3
+ * takes over only locks that carry it, U4 frees only blocks that carry it.  The next undertaker treats the dead undertaker likewise.  A death
+ * between U5 and U6 leaves sleepers asleep, until the obituary of the undertaker itself.
+ *
+ * Order matters: U2 before U3, as a freed lock lets others change what U2 decides by.
+ */
+#include <string.h>
+
+#include "arena/roster.h"
+#include "arena/undertaker.h"
+#include "base/check.h"
+#include "base/time.h"
+#include "heap/heap.h"
+#include "sync/event.h"
+#include "sync/mutex.h"
+
+enum { SLICE_MS = 20 };
+
+static _Thread_local unsigned depth; /* undertaking within undertaking: a mourner waited for a lock of somebody who died meanwhile */
+
+static void settle_block(struct bri_block_shm *block, uint64_t tag, void *argument)
+{
+    bri_name dead = *(bri_name *)argument;
+    const struct bri_kind_ops *ops = &bri_kind_ops[bri_tag_kind(tag)];
+
+    if (bri_tag_owner(tag) == dead && ops->settle != NULL && ops->settle(block, dead))
+        bri_cas_acq_rel(&block->tag, &tag, bri_tag_with_owner(tag, 0));
+}
+
+static void mourn_object(struct bri_block_shm *block, uint64_t tag, void *argument)
+{
+    const struct bri_kind_ops *ops = &bri_kind_ops[bri_tag_kind(tag)];
+
+    if (ops->mourn != NULL)
+        ops->mourn(bri_payload_of(block), *(bri_name *)argument);
+}
+
+static void free_block(struct bri_block_shm *block, uint64_t tag, void *argument)
+{
+    if (bri_tag_owner(tag) == *(bri_name *)argument)
+        bri_heap_free(bri_payload_of(block));
+}
+
+/* A worker writes into blocks of its owner, and a supervisor reads them: the owner's blocks wait until these have ended too. */
+static int others_depend_on(bri_name dead)
+{
+    struct bri_header_shm *header = bri_arena_current->header;
+    uint32_t high = bri_load_acquire(&header->slots_high);
+
+    for (uint32_t slot = 0; slot < high; slot++) {
+        enum bri_slot_state state;
+        bri_name name = bri_roster_name_at(slot, &state);
+        uint32_t role = bri_load_relaxed(&header->slots[slot].role);
+        if ((state == BRI_SLOT_LIVE || state == BRI_SLOT_CLAIMED) && bri_load_relaxed(&header->slots[slot].boss) == dead &&
+            (role == BRI_ROLE_SUPERVISOR || role == BRI_ROLE_WORKER) && !bri_roster_has_ended(name))
+            return 1;
+    }
+    return 0;
+}
+
+static void pass_on(bri_name dead)
+{
+    bri_heap_walk(settle_block, &dead); /* U2 */
+    bri_fault("recover.settled");
+    bri_heap_mourn(dead); /* U3 */
+    bri_heap_walk(mourn_object, &dead);
+    bri_fault("recover.mourned");
+    if (others_depend_on(dead))
+        return; /* whoever buries the last of them comes here again */
+    bri_heap_walk(free_block, &dead); /* U4 */
+    bri_fault("recover.freed");
+    bri_roster_release(dead); /* U5 */
+}
+
+static void claim_of_the_dead(bri_name dead)
+{
+    uint32_t high = bri_load_acquire(&bri_arena_current->header->slots_high);
+
+    for (uint32_t slot = 0; slot < high; slot++) {
+        enum bri_slot_state state;
+        bri_name name = bri_roster_name_at(slot, &state);
+        if (state == BRI_SLOT_CLAIMED && bri_load_relaxed(&bri_slot_of(name)->boss) == dead &&
+            bri_load_acquire(&bri_slot_of(name)->pid) == 0)
+            bri_roster_bury(name, BRI_END_KILLED);
+    }
+}
+
+static void pass_on_all(void)
+{
+    uint32_t high = bri_load_acquire(&bri_arena_current->header->slots_high);
+
+    for (uint32_t slot = 0; slot < high; slot++) {
+        enum bri_slot_state state;
+        bri_name name = bri_roster_name_at(slot, &state);
+        if (state != BRI_SLOT_DEAD)
+            continue;
+        claim_of_the_dead(name);
+        pass_on(name);
+    }
+}
+
+static int try_lock(struct bri_mutex_shm *word, bri_name from)
+{
+    return bri_cas_acq_rel(&word->owner, &from, bri_self());
+}
+
+/* Not bri_mutex_lock: nobody else could report the death of an undertaker to. */
+static void lock_undertaker(struct bri_mutex_shm *word)
+{
+    while (!try_lock(word, 0)) {
+        uint32_t obituary = bri_obituary_key();
+        uint32_t key = bri_event_prepare(&word->event);
+        if (try_lock(word, 0))
+            return;
+        bri_name owner = bri_load_acquire(&word->owner);
+        if (owner != 0 && owner != bri_self() && bri_roster_has_ended(owner)) {
+            bri_roster_bury(owner, BRI_END_KILLED);
+            if (try_lock(word, owner))
+                return;
+        }
+        bri_event_sleep(&word->event, key, obituary, bri_after_ns(SLICE_MS * BRI_NS_PER_MS));
+    }
+}
+
+void bri_undertake(void)
+{
+    struct bri_mutex_shm *word = &bri_arena_current->header->undertaker;
+
+    if (depth++ == 0)
+        lock_undertaker(word); /* U1 */
+    pass_on_all();
+    if (--depth > 0)
+        return;
+    bri_store_release(&word->owner, (bri_name)0);
+    bri_event_signal(&word->event, 1);
+    bri_obituary_publish(); /* U6 */
+}
+
+int bri_report_if_ended(bri_name name)
+{
+    if (name == 0 || name == bri_self() || !bri_roster_has_ended(name))
+        return 0;
+    bri_roster_bury(name, BRI_END_KILLED);
+    if (bri_mutexes_held == 0) {
+        bri_undertake();
+    } else {
+        bri_heap_mourn(name);
+        bri_undertaking_is_due = 1;
+    }
+    return 1;
+}

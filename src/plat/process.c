@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: MIT */
+#include "plat/process.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/time.h"
+#include "brood.h"
+
+enum { STACK_BYTES = 256 * 1024, START_TIME_FIELD = 22 };
+
+/* The name of the program (field 2) may hold blanks and brackets: fields are counted from the last ')'. */
+static uint64_t parse_start_time(const char *stat)
+{
+    const char *at = strrchr(stat, ')');
+
+    for (int field = 2; at != NULL && field < START_TIME_FIELD; field++)
+        at = strchr(at + 1, ' ');
+    return at == NULL ? 0 : strtoull(at, NULL, 10);
+}
+
+uint64_t bri_process_start_time(pid_t pid)
+{
+    char path[40], stat[1024];
+
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return 0;
+    ssize_t got = read(fd, stat, sizeof stat - 1);
+    close(fd);
+    if (got <= 0)
+        return 0;
+    stat[got] = '\0';
+    return parse_start_time(stat);
+}
+
+int bri_process_has_ended(pid_t pid, uint64_t start_time)
+{
+    int fd = bri_pidfd_open(pid);
+
+    if (fd == -ESRCH)
+        return 1;
+    if (fd < 0) /* no descriptors left: ask in the older way, which takes a zombie for alive */
+        return kill(pid, 0) != 0 && errno == ESRCH;
+    int ended = bri_pidfd_has_ended(fd);
+    close(fd);
+    if (!ended && start_time != 0) {
+        uint64_t now = bri_process_start_time(pid);
+        ended = now != 0 && now != start_time;
+    }
+    return ended;
+}
+
+int bri_pidfd_open(pid_t pid)
+{
+    long fd = syscall(SYS_pidfd_open, pid, 0u);
+
+    return fd < 0 ? -errno : (int)fd;
+}
+
+int bri_pidfd_signal(int pidfd, int signal)
+{
+    return syscall(SYS_pidfd_send_signal, pidfd, signal, NULL, 0u) < 0 ? -errno : 0;
+}
+
+int bri_pidfd_has_ended(int pidfd)
+{
+    struct pollfd watch = {.fd = pidfd, .events = POLLIN};
+
+    return poll(&watch, 1, 0) == 1;
+}
+
+int bri_pidfd_wait(int pidfd, int64_t deadline)
+{
+    for (;;) {
+        struct pollfd watch = {.fd = pidfd, .events = POLLIN};
+        int64_t left = deadline == BROOD_FOREVER ? -1 : deadline - bri_now_ns();
+        struct timespec limit = {0, 0};
+
+        if (left > 0)
+            limit = (struct timespec){(time_t)(left / BRI_NS_PER_S), (long)(left % BRI_NS_PER_S)};
+        if (ppoll(&watch, 1, deadline == BROOD_FOREVER ? NULL : &limit, NULL) == 1)
+            return 0;
+        if (deadline != BROOD_FOREVER && bri_now_ns() >= deadline)
+            return -ETIMEDOUT;
+    }
+}
+
+struct detach {
+    void (*child)(void *argument);
+    void *argument;
+};
+
+/* In the helper, on the caller's memory and a stack of its own.  Its exit status tells the caller what fork() said. */
+static int fork_from_helper(void *argument)
+{
+    struct detach detach = *(struct detach *)argument;
+    pid_t pid = fork();
+
+    if (pid == 0) {
+        detach.child(detach.argument);
+        _exit(127);
+    }
+    _exit(pid < 0 ? errno & 0xff : 0);
+}
+
+static int run_helper(struct detach *detach, char *stack)
+{
+    int status = 0;
+    /* The flags' low byte, the exit signal, is 0: wait() without __WCLONE does not see the helper. */
+    pid_t helper = clone(fork_from_helper, stack + STACK_BYTES, CLONE_VM | CLONE_VFORK, detach);
+
+    if (helper < 0)
+        return -errno;
+    while (waitpid(helper, &status, (int)__WCLONE) < 0 && errno == EINTR) {
+    }
+    if (WIFEXITED(status))
+        return -WEXITSTATUS(status);
+    return -EAGAIN; /* the helper was killed; fork() may have worked, the child notices that nobody wants it */
+}
+
+int bri_fork_detached(void (*child)(void *argument), void *argument)
+{
+    struct detach detach = {child, argument};
+    sigset_t all, before;
+    char *stack = mmap(NULL, STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
+
+    if (stack == MAP_FAILED)
+        return -ENOMEM;
+    /* The helper would run the caller's handlers on the caller's memory. */
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int error = run_helper(&detach, stack);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    munmap(stack, STACK_BYTES);
+    return error;
+}

@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: MIT */
+/* Processes as the kernel knows them. */
+#ifndef BRI_PLAT_PROCESS_H
+#define BRI_PLAT_PROCESS_H
+
+#include <stdint.h>
+#include <sys/types.h>
+
+/* When the process began, in clock ticks since boot (field 22 of /proc/PID/stat, proc(5)); 0 when unknown. */
+uint64_t bri_process_start_time(pid_t pid);
+
+/* Has the process with this pid that began at start_time (0: unknown) ended?  A zombie has. */
+int bri_process_has_ended(pid_t pid, uint64_t start_time);
+
+/* A descriptor for the process, close-on-exec, readable once it has ended; -ESRCH, -EMFILE, …. */
+int bri_pidfd_open(pid_t pid);
+int bri_pidfd_signal(int pidfd, int signal);
+int bri_pidfd_has_ended(int pidfd);
+/* 0, or -ETIMEDOUT. */
+int bri_pidfd_wait(int pidfd, int64_t deadline);
+
+/*
+ * Forks a process that is not the caller's child, so that no wait() of the host sees it, with everything that fork() does for the child's
+ * locks: a short-lived helper shares the caller's memory (CLONE_VM | CLONE_VFORK, invisible to wait() since its exit signal is 0), calls
+ * fork() there, and ends.  Runs child(argument) in the new process, which must not return.  0, or -EAGAIN, -ENOMEM.
+ */
+int bri_fork_detached(void (*child)(void *argument), void *argument);
+
+#endif

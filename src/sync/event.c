@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: MIT */
+#include "sync/event.h"
+
+#include <errno.h>
+
+#include "arena/roster.h"
+#include "base/time.h"
+#include "brood.h"
+#include "plat/futex.h"
+
+enum { SPIN_ROUNDS = 200, RELAX_PER_ROUND = 8, SLICE_GROWTH = 8 };
+
+void bri_event_signal_slow(_Atomic uint32_t *event, int count)
+{
+    uint32_t seen = bri_load_relaxed(event);
+
+    while (seen & BRI_EVENT_WAITING) {
+        if (bri_cas_seq_cst(event, &seen, seen + 1)) { /* the odd word + 1: WAITING off, sequence + 1 */
+            bri_futex_wake(event, count);
+            return;
+        }
+    }
+}
+
+int bri_event_sleep(_Atomic uint32_t *event, uint32_t key, uint32_t obituary, int64_t deadline)
+{
+    struct bri_futex futexes[2] = {{event, key}, {&bri_arena_current->header->obituary, obituary}};
+
+    return bri_futex_wait(futexes, 2, deadline);
+}
+
+void bri_obituary_publish(void)
+{
+    _Atomic uint32_t *obituary = &bri_arena_current->header->obituary;
+
+    atomic_fetch_add(obituary, 1u);
+    bri_futex_wake(obituary, INT_MAX);
+}
+
+/* Law 6: spinning is for times when every runnable participant has a CPU. */
+static int may_spin(void)
+{
+    const struct bri_header_shm *header = bri_arena_current->header;
+    uint32_t high = bri_load_relaxed(&header->slots_high), runnable = 0;
+
+    for (uint32_t i = 0; i < high; i++)
+        runnable += (bri_load_relaxed(&header->slots[i].word) & 0xff) == BRI_SLOT_LIVE &&
+                    !bri_load_relaxed(&header->slots[i].idle);
+    return runnable <= header->cpus && header->cpus > 1;
+}
+
+static int spin(bri_condition *condition, void *argument)
+{
+    for (int round = 0; round < SPIN_ROUNDS; round++) {
+        for (int i = 0; i < RELAX_PER_ROUND; i++)
+            bri_cpu_relax();
+        int met = condition(argument);
+        if (met != 0)
+            return met;
+    }
+    return 0;
+}
+
+static int64_t slice_end(int64_t deadline, int64_t slice_ns)
+{
+    return slice_ns > 0 ? bri_earlier(deadline, bri_after_ns(slice_ns)) : deadline;
+}
+
+static void sleep_once(_Atomic uint32_t *event, uint32_t key, uint32_t obituary, int64_t until)
+{
+    _Atomic uint32_t *idle = &bri_slot_of(bri_self())->idle;
+
+    bri_store_relaxed(idle, 1u);
+    bri_event_sleep(event, key, obituary, until);
+    bri_store_relaxed(idle, 0u);
+}
+
+int bri_wait(_Atomic uint32_t *event, bri_condition *condition, void *argument, int64_t deadline, int64_t slice_ns)
+{
+    int met = condition(argument);
+    int64_t longest_slice = slice_ns * SLICE_GROWTH;
+
+    if (met == 0 && deadline == BROOD_NOW)
+        return -ETIMEDOUT;
+    if (met == 0 && may_spin())
+        met = spin(condition, argument);
+    while (met == 0) {
+        uint32_t obituary = bri_obituary_key();
+        uint32_t key = bri_event_prepare(event);
+        met = condition(argument);
+        if (met == 0 && deadline != BROOD_FOREVER && bri_now_ns() >= deadline)
+            return -ETIMEDOUT;
+        if (met == 0)
+            sleep_once(event, key, obituary, slice_end(deadline, slice_ns));
+        slice_ns = bri_earlier(slice_ns * 2, longest_slice);
+    }
+    return met;
+}

@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The event count: the one way to sleep in brood, and the one wait loop.
+ *
+ * word:   31 ................ 1 | 0
+ *         sequence              | WAITING
+ *
+ * A waiter                                          A waker
+ *   W1  key = bri_event_prepare(e)   sets WAITING     S1  makes the condition true
+ *   W2  looks at its condition again                  S2  bri_event_signal(e, n): fence; if WAITING is set:
+ *   W3  bri_event_sleep(e, key, deadline)             S3    WAITING off, sequence + 1 by one CAS
+ *   W4  from the top                                  S4    futex wake n
+ *
+ * W1 (seq_cst or) before W2 and S1 before the fence of S2: either the waiter sees the condition or the waker sees WAITING.  After S3 the
+ * word differs from every key handed out before, so that nobody falls asleep between S3 and S4.
+ *
+ * Wake-one: the woken one goes through W1 again before it looks, which sets WAITING anew for the others who still sleep.  So a signal may
+ * make one system call more than needed, never one less.
+ *
+ * death table
+ *   waiter, after W1            WAITING stays set: the next signal makes one system call for nobody
+ *   waker, between S3 and S4,
+ *   or woken, before W1 again   sleepers stay asleep though the condition holds → every death is followed by +1 on the arena's
+ *                               obituary word, on which everybody sleeps too: all wake and look again
+ *
+ * right:  for (;;) { if (condition) break; key = prepare; if (condition) break; if (sleep < 0) …; }
+ * wrong:  key = prepare; sleep;            the condition became true before prepare
+ * wrong:  if (condition) …; signal; make the condition true
+ */
+#ifndef BRI_EVENT_H
+#define BRI_EVENT_H
+
+#include <limits.h>
+
+#include "arena/arena.h"
+
+enum { BRI_EVENT_WAITING = 1 };
+
+static inline uint32_t bri_event_prepare(_Atomic uint32_t *event)
+{
+    return bri_or_seq_cst(event, (uint32_t)BRI_EVENT_WAITING) | (uint32_t)BRI_EVENT_WAITING;
+}
+
+/* Sleeps until signalled since `key`, a death in the arena since `obituary` (from bri_obituary_key, read before the condition), or the
+ * deadline: -ETIMEDOUT.  May return 0 for no reason. */
+int bri_event_sleep(_Atomic uint32_t *event, uint32_t key, uint32_t obituary, int64_t deadline);
+
+void bri_event_signal_slow(_Atomic uint32_t *event, int count);
+
+/* S2 … S4.  count INT_MAX: all.  No system call when nobody waits. */
+static inline void bri_event_signal(_Atomic uint32_t *event, int count)
+{
+    bri_fence_seq_cst();
+    if (bri_load_relaxed(event) & BRI_EVENT_WAITING)
+        bri_event_signal_slow(event, count);
+}
+
+static inline uint32_t bri_obituary_key(void)
+{
+    return bri_load_seq_cst(&bri_arena_current->header->obituary);
+}
+
+/* Wakes everybody who sleeps in the arena; after the dead one's things are passed on. */
+void bri_obituary_publish(void);
+
+/* THE wait loop.  Calls condition(argument) until it is not 0 and returns that, or -ETIMEDOUT.  The condition may change state (try to
+ * acquire); it must be safe to call again.  Spins for a short while first where there is a CPU to spare (law 6).  `slice_ns` > 0: looks again
+ * at least that often, for conditions that depend on a process that nobody watches; 0: never without cause. */
+typedef int bri_condition(void *argument);
+int bri_wait(_Atomic uint32_t *event, bri_condition *condition, void *argument, int64_t deadline, int64_t slice_ns);
+
+#endif

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: MIT */
+#include "sync/mutex.h"
+
+#include "arena/undertaker.h"
+#include "base/time.h"
+#include "brood.h"
+#include "sync/event.h"
+
+enum { SPINS = 100, SLICE_MS = 20 };
+
+_Thread_local unsigned bri_mutexes_held;
+_Thread_local unsigned bri_undertaking_is_due;
+
+/* Sections are short: the holder is nearly always running. */
+static int spin(struct bri_mutex_shm *mutex)
+{
+    for (int i = 0; i < SPINS; i++) {
+        if (bri_load_relaxed(&mutex->owner) == 0 && bri_mutex_try(mutex))
+            return 1;
+        bri_cpu_relax();
+    }
+    return 0;
+}
+
+void bri_mutex_lock_slow(struct bri_mutex_shm *mutex)
+{
+    if (spin(mutex))
+        return;
+    for (;;) {
+        uint32_t obituary = bri_obituary_key();
+        uint32_t key = bri_event_prepare(&mutex->event);
+        if (bri_mutex_try(mutex))
+            return;
+        int64_t slice_end = bri_after_ns(SLICE_MS * BRI_NS_PER_MS);
+        bri_event_sleep(&mutex->event, key, obituary, slice_end);
+        bri_name owner = bri_load_acquire(&mutex->owner);
+        if (owner != 0 && bri_now_ns() >= slice_end)
+            bri_report_if_ended(owner);
+    }
+}
+
+void bri_mutex_unlock_slow(struct bri_mutex_shm *mutex)
+{
+    bri_event_signal(&mutex->event, 1);
+    if (bri_undertaking_is_due && bri_mutexes_held == 0) {
+        bri_undertaking_is_due = 0;
+        bri_undertake();
+    }
+}
