@@ -200,6 +200,16 @@ void bri_roster_release(bri_name name)
     bri_cas_acq_rel(&bri_slot_of(name)->word, &word, make_word(0, bri_epoch_of(name), BRI_SLOT_FREE));
 }
 
+void bri_roster_leave(void)
+{
+    bri_name name = bri_self();
+    uint64_t word = make_word(0, bri_epoch_of(name), BRI_SLOT_LIVE);
+
+    bri_identity->name = 0;
+    bri_store_relaxed(&bri_slot_of(name)->pid, 0u);
+    bri_cas_acq_rel(&bri_slot_of(name)->word, &word, make_word(0, bri_epoch_of(name), BRI_SLOT_FREE));
+}
+
 bri_name bri_roster_name_at(uint32_t slot, enum bri_slot_state *ret_state)
 {
     uint64_t word = bri_load_acquire(&bri_arena_current->header->slots[slot].word);

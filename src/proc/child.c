@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: MIT */
+#include "proc/child.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "arena/roster.h"
+#include "plat/process.h"
+#include "plat/random.h"
+
+void bri_flush_output(void)
+{
+    fflush(stdout);
+    fflush(stderr);
+}
+
+static void close_range_or_each(unsigned first)
+{
+    if (syscall(SYS_close_range, first, ~0u, 0u) == 0)
+        return;
+    for (long fd = first, end = sysconf(_SC_OPEN_MAX); fd < end; fd++)
+        close((int)fd);
+}
+
+void bri_close_descriptors(void)
+{
+    close(STDIN_FILENO);
+    close(STDOUT_FILENO);
+    close_range_or_each(STDERR_FILENO + 1);
+}
+
+void bri_child_begin(bri_name name, pid_t parent, int dies_with_parent, const sigset_t *mask)
+{
+    /* The parent has one thread: its death as a thread is its death. */
+    if (dies_with_parent)
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (dies_with_parent && getppid() != parent)
+        _exit(127);
+    if (bri_roster_enter(name) < 0)
+        _exit(127);
+    bri_random_reseed();
+    sigprocmask(SIG_SETMASK, mask, NULL);
+}
+
+_Noreturn void bri_child_end(int exit_code)
+{
+    bri_flush_output();
+    _exit(exit_code);
+}
+
+int bri_signal_descriptor(void)
+{
+    sigset_t set;
+
+    sigfillset(&set);
+    sigprocmask(SIG_SETMASK, &set, NULL);
+    /* A host that ignores SIGCHLD would have its children reaped unseen. */
+    signal(SIGCHLD, SIG_DFL);
+    sigemptyset(&set);
+    sigaddset(&set, SIGCHLD);
+    sigaddset(&set, SIGUSR1);
+    int fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    return fd < 0 ? -errno : fd;
+}
+
+void bri_signal_drain(int descriptor)
+{
+    struct signalfd_siginfo info[8];
+
+    while (read(descriptor, info, sizeof info) > 0) {
+    }
+}
+
+int bri_exit_code_of(int status)
+{
+    return WIFSIGNALED(status) ? -WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+int bri_watch(bri_name name)
+{
+    if (name == 0 || bri_roster_has_ended(name))
+        return -1;
+    int fd = bri_pidfd_open((pid_t)bri_load_acquire(&bri_slot_of(name)->pid));
+    if (fd >= 0 && bri_roster_has_ended(name)) {
+        close(fd);
+        return -1;
+    }
+    return fd < 0 ? -1 : fd;
+}
+
+_Noreturn void bri_leave_and_exit(void)
+{
+    bri_roster_leave();
+    _exit(0);
+}
+
+/* Field 4 of /proc/PID/stat. */
+static pid_t parent_of(const char *pid)
+{
+    char path[300], stat[512];
+
+    snprintf(path, sizeof path, "/proc/%s/stat", pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return 0;
+    ssize_t got = read(fd, stat, sizeof stat - 1);
+    close(fd);
+    stat[got > 0 ? got : 0] = '\0';
+    const char *bracket = strrchr(stat, ')');
+    return bracket == NULL || strlen(bracket) < 4 ? 0 : (pid_t)strtol(bracket + 4, NULL, 10);
+}
+
+static void kill_each_child(void)
+{
+    DIR *processes = opendir("/proc");
+
+    if (processes == NULL)
+        return;
+    for (struct dirent *entry; (entry = readdir(processes)) != NULL;)
+        if (entry->d_name[0] >= '1' && entry->d_name[0] <= '9' && parent_of(entry->d_name) == getpid())
+            kill((pid_t)strtol(entry->d_name, NULL, 10), SIGKILL);
+    closedir(processes);
+}
+
+void bri_kill_children(void)
+{
+    while (waitpid(-1, NULL, WNOHANG) >= 0) { /* ends with ECHILD */
+        kill_each_child();
+        while (waitpid(-1, NULL, WNOHANG) > 0) {
+        }
+        siginfo_t info;
+        info.si_pid = 0;
+        if (waitid(P_ALL, 0, &info, WEXITED | WNOWAIT) < 0)
+            return;
+    }
+}
