@@ -1,0 +1,333 @@
+/* SPDX-License-Identifier: MIT */
+#define _GNU_SOURCE
+#include "lane.h"
+#include "symbols.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+    DEFAULT_TIMEOUT_MS = 5000,
+    ORPHAN_GRACE_MS = 1000,
+    STEPS_PER_MS = 10,           /* pessimistic: time granted for stepping on top of the time-out */
+    SLICES = 8,                  /* of a time-out, after each of which the watchdog looks at the phase */
+    OVER_RUNS = 4,               /* the length may vary a little: so many runs in a row must be over */
+    MAX_PROCESSES = 64,
+};
+
+static const char *const phase_names[] = {
+    "setup", "attaching", "stepping", "killing", "after_kill", "check", "done",
+};
+
+struct run *current_run;
+
+/* --- driver: one kill point ------------------------------------------------------------------- */
+
+static void enter(struct run *run, enum phase phase)
+{
+    atomic_store(&run->phase, (int)phase);
+}
+
+static enum advance advance_victim(const struct lane *lane, struct tracee *t)
+{
+    struct board *board = lane->board;
+    struct trace *record = board->trace.length == 0 ? &board->trace : NULL;
+    const struct trace *known = record == NULL && !lane->run->is_plain ? &board->trace : NULL;
+    return tracee_advance(t, lane->run->k, record, known);
+}
+
+static void kill_and_check(const struct lane *lane, struct tracee *t)
+{
+    const struct stepkill_scenario *s = lane->scenario;
+    struct run *run = lane->run;
+    enter(run, PHASE_KILL);
+    tracee_kill(t);
+    enter(run, PHASE_AFTER_KILL);
+    if (s->after_kill != NULL)
+        s->after_kill(t->ctx, t->pid, t->status);
+    enter(run, PHASE_CHECK);
+    if (s->check(t->ctx) != 0 && !run->has_failed)
+        stepkill_fail("check said no");
+    enter(run, PHASE_DONE);
+}
+
+static void drive(const struct lane *lane)
+{
+    const struct stepkill_scenario *s = lane->scenario;
+    struct run *run = lane->run;
+    struct tracee tracee = {.scenario = s, .over = stepkill_shared(sizeof(atomic_int))};
+    enter(run, PHASE_SETUP);
+    tracee.ctx = s->setup();
+    if (tracee.ctx == NULL) {
+        stepkill_fail("setup failed");
+        return;
+    }
+    enter(run, PHASE_ATTACH);
+    if ((s->victim_pid != NULL ? tracee_adopt(&tracee) : tracee_spawn(&tracee)) != 0)
+        return;
+    enter(run, PHASE_STEP);
+    run->end = advance_victim(lane, &tracee);
+    run->steps = tracee.steps;
+    run->traps = tracee.traps;
+    run->ip = tracee_ip(&tracee);
+    if (run->end != ADVANCE_ASTRAY)
+        kill_and_check(lane, &tracee);
+}
+
+/* Not inlined: symbols.c ends a stack here. */
+static _Noreturn __attribute__((noinline)) void be_driver(const struct lane *lane)
+{
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    dup2(STDERR_FILENO, STDOUT_FILENO);
+    current_run = lane->run;
+    drive(lane);
+    _exit(0);
+}
+
+/* --- lane: drivers one after the other, watched ----------------------------------------------- */
+
+static void nap(void)
+{
+    const struct timespec half_a_millisecond = {0, 500000};
+    nanosleep(&half_a_millisecond, NULL);
+}
+
+static int list_children(pid_t parent, pid_t *ret_pids, int room)
+{
+    char path[64];
+    int count = 0;
+    snprintf(path, sizeof path, "/proc/%d/task/%d/children", (int)parent, (int)parent);
+    FILE *file = fopen(path, "re");
+    if (file == NULL)
+        return 0;
+    while (count < room && fscanf(file, "%d", &ret_pids[count]) == 1)
+        count++;
+    fclose(file);
+    return count;
+}
+
+/* The lane is a subreaper: what a driver left are its children now. Returns how many outlived grace. */
+static int sweep(int grace_ms)
+{
+    pid_t pids[MAX_PROCESSES];
+    int outlived = 0, rounds = grace_ms * 2;
+    for (;;) {
+        pid_t reaped;
+        while ((reaped = waitpid(-1, NULL, WNOHANG | __WALL)) > 0)
+            continue;
+        if (reaped < 0 && errno == ECHILD)
+            return outlived;
+        if (rounds-- <= 0) {
+            const int count = list_children(getpid(), pids, MAX_PROCESSES);
+            for (int i = 0; i < count; i++)
+                kill(pids[i], SIGKILL);
+            outlived = outlived > count ? outlived : count;
+        }
+        nap();
+    }
+}
+
+static __attribute__((format(printf, 3, 4)))
+void add_text(char *text, size_t size, const char *format, ...)
+{
+    const size_t used = strlen(text);
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text + used, size - used, format, arguments);
+    va_end(arguments);
+}
+
+static void describe_end(const struct run *run, char *text, size_t size)
+{
+    static const char *const ends[] = {
+        "", " (operation over)", " (asleep)", " (ended by itself)", " (astray)",
+    };
+    char where[160];
+    if (run->phase <= PHASE_STEP) {
+        add_text(text, size, "nothing killed yet, in %s", phase_names[run->phase]);
+        return;
+    }
+    symbol_print(where, sizeof where, run->ip);
+    add_text(text, size, "killed after %lu steps at %s%s", run->steps, run->ip != 0 ? where : "?",
+             ends[run->end]);
+}
+
+/* Where the driver and all that descends from it hang. */
+static void describe_wedge(const struct lane *lane, pid_t driver, char *text, size_t size)
+{
+    pid_t pids[MAX_PROCESSES] = {driver};
+    int known = 1;
+    char where[700];
+    describe_end(lane->run, text, size);
+    add_text(text, size, "; then stuck in %s", phase_names[lane->run->phase]);
+    for (int i = 0; i < known; i++) {
+        const char state = process_state(pids[i]);
+        known += list_children(pids[i], pids + known, MAX_PROCESSES - known);
+        if (state == 0 || state == 'Z')
+            continue;
+        process_print_where(where, sizeof where, pids[i]);
+        add_text(text, size, "\n#     %s %d [%c] %s", i == 0 ? "driver" : "process", (int)pids[i], state,
+                 where);
+    }
+}
+
+static void note_failure(const struct lane *lane, enum verdict verdict, const char *text)
+{
+    struct board *board = lane->board;
+    const unsigned long i = atomic_fetch_add(&board->failures_used, 1);
+    atomic_fetch_add(verdict == VERDICT_WEDGED ? &board->wedges : &board->violations, 1);
+    if (i >= FAILURES_KEPT)
+        return;
+    struct failure *failure = &board->failures[i];
+    failure->k = lane->run->k;
+    failure->verdict = verdict;
+    snprintf(failure->text, sizeof failure->text, "%s", text);
+}
+
+static __attribute__((format(printf, 2, 3)))
+void note_violation(const struct lane *lane, const char *format, ...)
+{
+    char text[2400] = "", what[1600];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(what, sizeof what, format, arguments);
+    va_end(arguments);
+    describe_end(lane->run, text, sizeof text);
+    add_text(text, sizeof text, ": %s", what);
+    note_failure(lane, VERDICT_VIOLATION, text);
+}
+
+static enum verdict judge(const struct lane *lane, int status, int orphans)
+{
+    const struct run *run = lane->run;
+    if (run->end == ADVANCE_ASTRAY && run->phase == PHASE_STEP && status == 0)
+        return VERDICT_REPEAT;
+    if (WIFSIGNALED(status))
+        note_violation(lane, "driver died of %s in %s", strsignal(WTERMSIG(status)), phase_names[run->phase]);
+    else if (run->has_failed)
+        note_violation(lane, "%s", run->message);
+    else if (status != 0 || run->phase != PHASE_DONE)
+        note_violation(lane, "driver exited with %d in %s", WEXITSTATUS(status), phase_names[run->phase]);
+    else if (orphans > 0)
+        note_violation(lane, "%d processes lived on, a second after the driver's end", orphans);
+    else
+        return VERDICT_CLEAN;
+    return VERDICT_VIOLATION;
+}
+
+static int timeout_ms(const struct lane *lane)
+{
+    if (lane->options->timeout_ms != 0)
+        return (int)lane->options->timeout_ms;
+    return (int)(lane->scenario->timeout_ms != 0 ? lane->scenario->timeout_ms : DEFAULT_TIMEOUT_MS);
+}
+
+/* Each phase may take the time-out, stepping as much longer as there are steps. */
+static bool ends_in_time(const struct lane *lane, pid_t driver)
+{
+    struct pollfd end = {.fd = (int)syscall(SYS_pidfd_open, driver, 0), .events = POLLIN};
+    const int slice_ms = timeout_ms(lane) / SLICES + 1;
+    long stepping_ms = (long)(lane->run->k / STEPS_PER_MS);
+    int phase = PHASE_SETUP, slices = SLICES, has_ended;
+    while ((has_ended = poll(&end, 1, slice_ms) > 0) == 0 && slices > 0) {
+        const int phase_now = atomic_load(&lane->run->phase);
+        if (phase_now != phase)
+            slices = SLICES;
+        else if (phase == PHASE_STEP && stepping_ms > 0)
+            stepping_ms -= slice_ms;
+        else
+            slices--;
+        phase = phase_now;
+    }
+    close(end.fd);
+    return has_ended;
+}
+
+static enum verdict watch(const struct lane *lane, pid_t driver)
+{
+    char text[2400] = "";
+    int status = 0;
+    if (ends_in_time(lane, driver)) {
+        waitpid(driver, &status, 0);
+        const bool is_astray = lane->run->end == ADVANCE_ASTRAY;
+        return judge(lane, status, sweep(is_astray ? 0 : ORPHAN_GRACE_MS));
+    }
+    describe_wedge(lane, driver, text, sizeof text);
+    kill(driver, SIGKILL);
+    sweep(0);
+    note_failure(lane, VERDICT_WEDGED, text);
+    return VERDICT_WEDGED;
+}
+
+static enum verdict run_once(const struct lane *lane, unsigned long k, int is_plain)
+{
+    memset(lane->run, 0, sizeof *lane->run);
+    lane->run->k = k;
+    lane->run->is_plain = is_plain;
+    const pid_t driver = fork();
+    if (driver == 0)
+        be_driver(lane);
+    if (driver < 0) {
+        note_violation(lane, "fork: %s", strerror(errno));
+        return VERDICT_VIOLATION;
+    }
+    const enum verdict verdict = watch(lane, driver);
+    atomic_fetch_add(&lane->board->traps, lane->run->traps);
+    return verdict;
+}
+
+static void run_kill_point(const struct lane *lane, unsigned long k)
+{
+    struct board *board = lane->board;
+    if (run_once(lane, k, lane->options->plain) == VERDICT_REPEAT) {
+        atomic_fetch_add(&board->repeats, 1);
+        run_once(lane, k, 1);
+    }
+    if (lane->run->phase <= PHASE_STEP || lane->run->end == ADVANCE_STEPPED)
+        atomic_store(&board->over_runs, 0);
+    else
+        atomic_fetch_add(&board->over_runs, 1);
+    atomic_fetch_add(&board->points, 1);
+}
+
+static bool is_done(const struct lane *lane, unsigned long k)
+{
+    const struct stepkill_options *o = lane->options;
+    const unsigned most = o->max_failures != 0 ? o->max_failures : DEFAULT_MAX_FAILURES;
+    if (atomic_load(&lane->board->failures_used) >= most)
+        return true;
+    if (o->to != 0)
+        return k > o->to;
+    return k >= lane->board->trace.length && atomic_load(&lane->board->over_runs) >= OVER_RUNS;
+}
+
+void be_enumerator(const struct lane *lane)
+{
+    const unsigned long stride = lane->options->stride != 0 ? lane->options->stride : 1;
+    for (;;) {
+        const unsigned long k = atomic_fetch_add(&lane->board->next_k, stride);
+        if (is_done(lane, k))
+            return;
+        run_kill_point(lane, k);
+    }
+}
+
+/* One run that is killed when it is over: tells the length, and that the scenario is sound without a kill. */
+void be_measurer(const struct lane *lane)
+{
+    struct trace *trace = &lane->board->trace;
+    const unsigned long most = trace->capacity - 1;
+    run_once(lane, most, 1);
+    if (lane->run->end == ADVANCE_STEPPED && lane->run->phase == PHASE_DONE)
+        note_violation(lane, "the operation is not over after %lu instructions", most);
+    trace_count_visits(trace);
+}
