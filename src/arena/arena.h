@@ -61,8 +61,10 @@ struct bri_slot_shm {
     _Atomic uint32_t role;
     _Atomic bri_name boss;        /* the participant that it depends on; 0: none */
     _Atomic uint32_t idle;        /* asleep in a wait: does not count as runnable when others think of spinning */
-    uint32_t padding[6];
+    _Atomic int32_t end_status;   /* its parent, before it buries: exit code, or minus the signal; BRI_STATUS_UNKNOWN */
+    uint32_t padding[5];
 };
+#define BRI_STATUS_UNKNOWN INT32_MIN
 _Static_assert(sizeof(struct bri_slot_shm) == BRI_CACHE_LINE, "one slot per cache line");
 
 /* Two words: see sync/mutex.h.  Declared here because the header holds some. */

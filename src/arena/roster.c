@@ -99,6 +99,7 @@ static void reset_fields(struct bri_slot_shm *entry, enum bri_role role, bri_nam
     bri_store_relaxed(&entry->pid, 0u);
     bri_store_relaxed(&entry->start_time, UINT64_C(0));
     bri_store_relaxed(&entry->progress, UINT64_C(0));
+    bri_store_relaxed(&entry->end_status, BRI_STATUS_UNKNOWN);
     bri_store_release(&entry->idle, role == BRI_ROLE_SUPERVISOR || role == BRI_ROLE_KEEPER);
 }
 

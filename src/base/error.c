@@ -16,14 +16,13 @@ const char *brood_error_text(void)
     return error_text;
 }
 
-int bri_fail(int err, const char *format, ...)
+void bri_error_set(const char *format, ...)
 {
     va_list args;
 
     va_start(args, format);
     vsnprintf(error_text, sizeof error_text, format, args);
     va_end(args);
-    return -err;
 }
 
 int bri_fail_os(int err, const char *format, ...)

@@ -58,17 +58,21 @@ struct bri_block_shm {
 };
 _Static_assert(sizeof(struct bri_block_shm) == BRI_CACHE_LINE, "payloads are aligned to a cache line");
 
+/* In aux[2]: the payload is whole though the block is still its maker's. */
+#define BRI_READY UINT64_C(1)
+
 /* What the undertaker asks of a kind.  All may be NULL.  The table is defined by pool/kinds.c, the rightmost layer. */
 struct bri_kind_ops {
     /* While all locks of the dead are still theirs (nothing that they were changing moves): does this block, tagged with a dead one's
      * name, live on?  Returns 1 and the block is the arena's from now on, or 0: it is freed. */
     int (*settle)(struct bri_block_shm *block, bri_name dead);
-    /* Repairs the object if the dead held its locks, takes the dead out of it, wakes whom that concerns.  Idempotent. */
+    /* Called for blocks that are the arena's (owner 0), or that say BRI_READY: a block under construction belongs to its maker and is left
+     * alone.  Repairs the object if the dead held its locks, takes the dead out of it, wakes whom that concerns.  Idempotent. */
     void (*mourn)(void *payload, bri_name dead);
     /* BROOD_CHECK=3: is the object whole?  May be called while others use it only if it takes the object's own locks. */
     int (*is_valid)(void *payload);
 };
-extern const struct bri_kind_ops bri_kind_ops[BRI_KINDS];
+extern const struct bri_kind_ops *const bri_kind_ops[BRI_KINDS]; /* NULL: nothing is asked */
 
 /* A block of `bytes` (0 counts as 1), not zeroed, owned by `owner` (0 or bri_self()).  On return aux and link are 0.
  * -ENOMEM with the sentence set.  Kill: a block that was not returned yet is freed with its owner — so allocate with bri_self() and pass on. */

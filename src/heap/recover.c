@@ -16,7 +16,8 @@
  *
  * Order matters: U2 before U3, as a freed lock lets others change what U2 decides by.
  */
-#include <string.h>
+#include <signal.h>
+#include <sys/wait.h>
 
 #include "arena/roster.h"
 #include "arena/undertaker.h"
@@ -33,17 +34,17 @@ static _Thread_local unsigned depth; /* undertaking within undertaking: a mourne
 static void settle_block(struct bri_block_shm *block, uint64_t tag, void *argument)
 {
     bri_name dead = *(bri_name *)argument;
-    const struct bri_kind_ops *ops = &bri_kind_ops[bri_tag_kind(tag)];
+    const struct bri_kind_ops *ops = bri_kind_ops[bri_tag_kind(tag)];
 
-    if (bri_tag_owner(tag) == dead && ops->settle != NULL && ops->settle(block, dead))
+    if (bri_tag_owner(tag) == dead && ops != NULL && ops->settle != NULL && ops->settle(block, dead))
         bri_cas_acq_rel(&block->tag, &tag, bri_tag_with_owner(tag, 0));
 }
 
 static void mourn_object(struct bri_block_shm *block, uint64_t tag, void *argument)
 {
-    const struct bri_kind_ops *ops = &bri_kind_ops[bri_tag_kind(tag)];
+    const struct bri_kind_ops *ops = bri_kind_ops[bri_tag_kind(tag)];
 
-    if (ops->mourn != NULL)
+    if (ops != NULL && ops->mourn != NULL && (bri_tag_owner(tag) == 0 || bri_load_acquire(&block->aux[2]) == BRI_READY))
         ops->mourn(bri_payload_of(block), *(bri_name *)argument);
 }
 
@@ -53,18 +54,27 @@ static void free_block(struct bri_block_shm *block, uint64_t tag, void *argument
         bri_heap_free(bri_payload_of(block));
 }
 
-/* A worker writes into blocks of its owner, and a supervisor reads them: the owner's blocks wait until these have ended too. */
+/* A worker writes into blocks of its pool's owner, and a supervisor reads them: the owner's blocks wait until these have ended too. */
+static int depends_on(bri_name name, bri_name dead)
+{
+    bri_name boss = bri_load_relaxed(&bri_slot_of(name)->boss);
+    uint32_t role = bri_load_relaxed(&bri_slot_of(name)->role);
+
+    if (name == bri_self()) /* a supervisor that buries its owner is done with its blocks */
+        return 0;
+    if (role == BRI_ROLE_SUPERVISOR)
+        return boss == dead;
+    return role == BRI_ROLE_WORKER && !bri_is_alive(boss); /* about to die with its supervisor, whoever the owner was */
+}
+
 static int others_depend_on(bri_name dead)
 {
-    struct bri_header_shm *header = bri_arena_current->header;
-    uint32_t high = bri_load_acquire(&header->slots_high);
+    uint32_t high = bri_load_acquire(&bri_arena_current->header->slots_high);
 
     for (uint32_t slot = 0; slot < high; slot++) {
         enum bri_slot_state state;
         bri_name name = bri_roster_name_at(slot, &state);
-        uint32_t role = bri_load_relaxed(&header->slots[slot].role);
-        if ((state == BRI_SLOT_LIVE || state == BRI_SLOT_CLAIMED) && bri_load_relaxed(&header->slots[slot].boss) == dead &&
-            (role == BRI_ROLE_SUPERVISOR || role == BRI_ROLE_WORKER) && !bri_roster_has_ended(name))
+        if ((state == BRI_SLOT_LIVE || state == BRI_SLOT_CLAIMED) && depends_on(name, dead) && !bri_roster_has_ended(name))
             return 1;
     }
     return 0;
@@ -148,11 +158,34 @@ void bri_undertake(void)
     bri_obituary_publish(); /* U6 */
 }
 
+/* The parent knows best how a child ended.  Noted without reaping it: the pid stays the child's until the parent itself reaps it. */
+static uint32_t note_end(bri_name name)
+{
+    struct bri_slot_shm *slot = bri_slot_of(name);
+    siginfo_t info = {.si_pid = 0};
+
+    if (bri_load_relaxed(&slot->boss) != bri_self() ||
+        waitid(P_PID, bri_load_relaxed(&slot->pid), &info, WEXITED | WNOHANG | WNOWAIT) != 0 || info.si_pid == 0)
+        return BRI_END_KILLED;
+    bri_store_release(&slot->end_status, info.si_code == CLD_EXITED ? info.si_status : -info.si_status);
+    return info.si_code == CLD_EXITED ? BRI_END_CLEAN : BRI_END_KILLED;
+}
+
+/* Workers and processes of brood are watched by their parents, who say how they ended: others leave it to them. */
+static int is_watched_by_other(bri_name name)
+{
+    uint32_t role = bri_load_relaxed(&bri_slot_of(name)->role);
+    bri_name boss = bri_load_relaxed(&bri_slot_of(name)->boss);
+
+    return (role == BRI_ROLE_WORKER || role == BRI_ROLE_PROCESS) && boss != bri_self() && bri_is_alive(boss) &&
+           !bri_roster_has_ended(boss);
+}
+
 int bri_report_if_ended(bri_name name)
 {
-    if (name == 0 || name == bri_self() || !bri_roster_has_ended(name))
+    if (name == 0 || name == bri_self() || !bri_roster_has_ended(name) || is_watched_by_other(name))
         return 0;
-    bri_roster_bury(name, BRI_END_KILLED);
+    bri_roster_bury(name, note_end(name));
     if (bri_mutexes_held == 0) {
         bri_undertake();
     } else {

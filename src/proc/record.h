@@ -38,7 +38,6 @@ enum bri_process_state {
 };
 
 enum { BRI_GONE_STARTER = 1, BRI_GONE_KEEPER = 2, BRI_GONE_BOTH = 3 };
-#define BRI_STATUS_UNKNOWN INT32_MIN
 
 struct bri_process_shm {
     _Atomic uint32_t state;

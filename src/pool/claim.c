@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: MIT */
+/* Claims of chunks, in the worker: steps J1 … J5, J7, J8 of job.h. */
+#include "arena/roster.h"
+#include "base/check.h"
+#include "pool/pool.h"
+#include "sync/event.h"
+
+static uint64_t share_begin(const struct bri_job_shm *job, uint32_t worker)
+{
+    return job->chunks * worker / job->workers;
+}
+
+/* J3 … J5. */
+static int try_chunk(struct bri_claim *claim, uint64_t chunk)
+{
+    _Atomic uint16_t *word = bri_job_chunk(claim->job, chunk);
+    uint16_t free = BRI_CHUNK_FREE;
+
+    if (bri_load_relaxed(word) != BRI_CHUNK_FREE)
+        return 0;
+    bri_store_relaxed(claim->progress, UINT64_C(0)); /* J3 */
+    if (!bri_cas_acq_rel(word, &free, (uint16_t)(claim->worker + 1))) /* J4 */
+        return 0;
+    bri_fault("claim.claimed");
+    bri_store_relaxed(&claim->seat->chunk, chunk); /* J5 */
+    claim->chunk = chunk;
+    return 1;
+}
+
+static void next_victim(struct bri_claim *claim)
+{
+    claim->victim = (claim->victim + 1) % claim->job->workers;
+    claim->victim_left = share_begin(claim->job, claim->victim + 1) - share_begin(claim->job, claim->victim);
+}
+
+static int try_others(struct bri_claim *claim)
+{
+    for (; claim->victim != claim->worker; next_victim(claim))
+        while (claim->victim_left > 0) {
+            claim->victim_left--;
+            if (try_chunk(claim, share_begin(claim->job, claim->victim) + claim->victim_left))
+                return 1;
+        }
+    return 0;
+}
+
+static int try_job(struct bri_claim *claim)
+{
+    if (claim->job->chunks == 1)
+        return try_chunk(claim, 0);
+    uint64_t end = share_begin(claim->job, claim->worker + 1);
+    while (claim->own_next < end)
+        if (try_chunk(claim, claim->own_next++))
+            return 1;
+    return try_others(claim);
+}
+
+/* J1, J2: `offer` still offers the job once the visit is visible. */
+static int begin_visit(struct bri_claim *claim, _Atomic bri_offset *offer, uint64_t index)
+{
+    bri_offset job_at = bri_load_acquire(offer);
+
+    if (job_at == 0)
+        return 0;
+    bri_store_seq_cst(&claim->seat->visiting, job_at); /* J1 */
+    if (bri_load_seq_cst(offer) != job_at || (index != BRI_NO_CHUNK && bri_load_seq_cst(&claim->pool->head) > index)) {
+        bri_store_release(&claim->seat->visiting, UINT64_C(0));
+        return 0;
+    }
+    bri_store_relaxed(&claim->seat->chunk, BRI_NO_CHUNK);
+    bri_store_release(&claim->seat->visiting, job_at | BRI_VISIT_VALID); /* J2 */
+    claim->job = bri_at(job_at);
+    claim->index = index;
+    claim->own_next = share_begin(claim->job, claim->worker);
+    claim->victim = claim->worker;
+    next_victim(claim);
+    return 1;
+}
+
+static void advance_head(struct bri_claim *claim, uint64_t index)
+{
+    if (bri_cas_acq_rel(&claim->pool->head, &index, index + 1))
+        bri_event_signal(&claim->pool->room, INT_MAX);
+}
+
+static void end_visit(struct bri_claim *claim)
+{
+    bri_job_complete_if_counted(claim->job);
+    if (claim->index != BRI_NO_CHUNK)
+        advance_head(claim, claim->index);
+    claim->job = NULL;
+    bri_store_release(&claim->seat->visiting, UINT64_C(0));
+}
+
+static int try_returns(struct bri_claim *claim)
+{
+    uint64_t again = bri_load_acquire(&claim->pool->again);
+
+    if (again == claim->seen_again)
+        return 0;
+    for (uint32_t i = 0; i < BRI_RETURNS; i++) {
+        if (!begin_visit(claim, &bri_pool_return(claim->pool, i)->job, BRI_NO_CHUNK))
+            continue;
+        if (try_job(claim))
+            return 1;
+        end_visit(claim);
+    }
+    claim->seen_again = again;
+    return 0;
+}
+
+static int try_ring(struct bri_claim *claim)
+{
+    uint64_t tail = bri_load_acquire(&claim->pool->tail);
+
+    for (uint64_t index = bri_load_acquire(&claim->pool->head); index < tail; index++) {
+        if (!begin_visit(claim, bri_pool_ring(claim->pool, index), index)) {
+            if (bri_load_acquire(bri_pool_ring(claim->pool, index)) == 0)
+                advance_head(claim, index);
+            continue;
+        }
+        if (try_job(claim))
+            return 1;
+        end_visit(claim);
+    }
+    return 0;
+}
+
+int bri_claim_any(void *argument)
+{
+    struct bri_claim *claim = argument;
+    enum bri_pool_state state = bri_pool_state_of(claim->pool);
+
+    if (state >= BRI_POOL_TERMINATING)
+        return BRI_LEAVE;
+    if (claim->job != NULL) {
+        if (try_job(claim))
+            return BRI_CLAIMED;
+        end_visit(claim);
+    }
+    if (try_returns(claim) || try_ring(claim))
+        return BRI_CLAIMED;
+    return state == BRI_POOL_CLOSING ? BRI_LEAVE : 0;
+}
+
+void bri_claim_done(struct bri_claim *claim)
+{
+    struct bri_job_shm *job = claim->job;
+
+    bri_store_seq_cst(bri_job_chunk(job, claim->chunk), (uint16_t)BRI_CHUNK_DONE); /* J7 */
+    bri_fault("claim.done");
+    if (job->chunks == 1) {
+        bri_job_complete_if_counted(job);
+        return;
+    }
+    _Atomic uint64_t *count = &bri_job_count(job, claim->worker)->word;
+    uint64_t done = bri_load_relaxed(count) >> 32;
+    bri_store_seq_cst(count, (done + 1) << 32 | (claim->chunk + 1)); /* J8 */
+}

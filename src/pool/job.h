@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A job: one apply or map call.  One block of the arena, made by the owner:
+ *
+ *   | bri_job_shm | counts: one line per worker (chunks > 1) | table: a word of 16 bits per chunk | replies (jobs in bytes) | items | results |
+ *
+ *   items     = count × item_bytes at items_at, or, for a job in bytes, count × bri_span_shm and behind them the bytes
+ *   results   = count × result_bytes at results_at;      replies = count offsets of BRI_KIND_REPLY blocks
+ *   chunks    = ceil(count / chunk_items);  chunk c = items c × chunk_items … min(count, (c + 1) × chunk_items) - 1
+ *   worker w of n has the share of chunks  chunks × w / n … chunks × (w + 1) / n - 1
+ *
+ * chunk word:    FREE ----CAS: the claim names its worker----> w + 1 ----store----> DONE
+ *                 | ^                                           |
+ *                 | +---- undertaker: what the dead one left ---+
+ *                 +--CAS, owner--> CANCELLED
+ *
+ * A worker takes from the near end of its own share, then from the far ends of the others'.  Claim: one CAS, no lock, no system call.
+ *
+ * What a worker writes, and the steps of one chunk (W: the worker's seat in pool.h, P: the progress word of its slot, heap/user.h)
+ *   J1  W.visiting = job           so that the owner does not free the job; then looks whether the job is still offered
+ *   J2  W.visiting = job | VALID   from here on the undertaker looks for a claim in this job
+ *   J3  P = 0
+ *   J4  the claim (linearisation of "this worker runs it")
+ *   J5  W.chunk = c
+ *   J6  P = item, RUNNING; the user's function; result in place; P = item + 1, not running   for each item
+ *                                  (linearisation of "the item has its outcome": the second store)
+ *   J7  the chunk's word = DONE
+ *   J8  counts[w] = (count + 1, c), one store.  When it finds no FREE chunk: sum of counts == chunks → state COMPLETE (CAS), signal
+ *
+ * death table (D: the dead worker, found by the name in its seat)
+ *   J1, J2          nothing is claimed: the visit ends
+ *   J3 … J5         word names D, P = 0: nothing has run → FREE again
+ *   J6              word names D: items before P's are done; if RUNNING, this item's outcome is DIED (once: a failure that the function had
+ *                   reported stays); the rest is resumed: a resume record (chunk, next item), then FREE again, or DONE if nothing is left
+ *   J7              the word is DONE, W.chunk = c, but counts[w] does not name c: count it now
+ *   J8              counts are right; the undertaker itself looks whether the job is complete
+ * A chunk that is FREE again lies behind the cursors of the live workers: the job goes on the pool's list of returns, whose counter says
+ * "look again from the start".
+ *
+ * The undertaker does all this under its lock, and again from the top should it die: each step looks first.
+ *
+ * Killed owner: the supervisor ends the workers, then the undertaker frees the job, which is tagged with the owner's name.
+ */
+#ifndef BRI_JOB_H
+#define BRI_JOB_H
+
+#include "brood.h"
+#include "heap/heap.h"
+#include "heap/user.h"
+
+enum bri_chunk_word { BRI_CHUNK_FREE = 0, BRI_CHUNK_CANCELLED = 0xfffe, BRI_CHUNK_DONE = 0xffff };
+enum bri_job_state { BRI_JOB_ACTIVE, BRI_JOB_COMPLETE };
+enum { BRI_JOB_BYTES = 1 }; /* flags: items and results of differing sizes */
+
+#define BRI_CHUNKS_MAX (UINT64_C(1) << 31)
+#define BRI_ITEMS_MAX (UINT64_C(1) << 40)
+
+struct bri_span_shm {
+    uint64_t offset; /* from items_at */
+    uint64_t bytes;
+};
+
+struct bri_count_shm {
+    _Alignas(BRI_CACHE_LINE) _Atomic uint64_t word; /* chunks done << 32 | last chunk + 1; the worker, after its death the undertaker */
+};
+
+/* field – writer – readers: all but the atomics are the owner's before the job is offered, then nobody's */
+struct bri_job_shm {
+    _Atomic uint32_t state;       /* BRI_JOB_…: whoever counts the last chunk, by CAS */
+    _Atomic uint32_t event;       /* signalled when complete */
+    _Atomic uint32_t cancelled;   /* chunks; the owner */
+    uint32_t flags;
+    uint32_t workers;             /* of the pool: shares */
+    uint32_t number;              /* of the job, modulo 2^22: the upper bits of progress words */
+    uint64_t function;            /* same image after fork: its address */
+    uint64_t count, chunk_items, chunks;
+    uint64_t item_bytes, result_bytes;
+    bri_offset counts_at, table_at, replies_at, items_at, results_at;
+    bri_offset notify;            /* of the event word that is signalled too: a stream's; 0: none */
+    _Atomic bri_offset failures;  /* list of BRI_KIND_FAILURE blocks: push by CAS, never popped while the job lives */
+    _Atomic bri_offset resumes;   /* likewise, by the undertaker */
+};
+
+/* Both are BRI_KIND_FAILURE blocks; aux[0]: the job whose list they are bound for, aux[1]: the word of a seat that keeps them in reserve. */
+struct bri_failure_shm {
+    uint64_t index; /* of the item */
+    bri_offset next;
+    brood_outcome outcome;
+};
+
+struct bri_resume_shm {
+    uint64_t chunk;
+    bri_offset next;
+    uint64_t item; /* the chunk goes on here */
+};
+
+static inline _Atomic uint16_t *bri_job_chunk(struct bri_job_shm *job, uint64_t chunk)
+{
+    return (_Atomic uint16_t *)bri_at(job->table_at) + chunk;
+}
+
+static inline struct bri_count_shm *bri_job_count(struct bri_job_shm *job, uint32_t worker)
+{
+    return (struct bri_count_shm *)bri_at(job->counts_at) + worker;
+}
+
+static inline _Atomic bri_offset *bri_job_reply(struct bri_job_shm *job, uint64_t item)
+{
+    return (_Atomic bri_offset *)bri_at(job->replies_at) + item;
+}
+
+static inline uint64_t bri_job_first_item(const struct bri_job_shm *job, uint64_t chunk)
+{
+    return chunk * job->chunk_items;
+}
+
+static inline uint64_t bri_job_end_item(const struct bri_job_shm *job, uint64_t chunk)
+{
+    uint64_t end = (chunk + 1) * job->chunk_items;
+
+    return end < job->count ? end : job->count;
+}
+
+static inline int bri_job_is_complete(struct bri_job_shm *job)
+{
+    return bri_load_acquire(&job->state) == BRI_JOB_COMPLETE;
+}
+
+/* What the owner wants done. */
+struct bri_job_wish {
+    brood_function *function;
+    const void *items;
+    const brood_message *spans; /* job in bytes: instead of items */
+    size_t count, item_bytes, result_bytes, chunk_items;
+    void *results;              /* lies in the arena: workers write there; else NULL */
+    bri_offset notify;
+    uint32_t workers;
+};
+
+/* Lays out and fills the job; owned by the caller.  -ENOMEM; -EINVAL: sizes overflow. */
+int bri_job_make(const struct bri_job_wish *wish, struct bri_job_shm **ret_job);
+
+/* With its failures, resumes and replies. */
+void bri_job_free(struct bri_job_shm *job);
+
+/* J8, second half; by anybody. */
+void bri_job_complete_if_counted(struct bri_job_shm *job);
+
+/* Where the chunk begins now: its first item, or behind what a dead worker had done. */
+uint64_t bri_job_resume_item(struct bri_job_shm *job, uint64_t chunk);
+
+/* The failure of the item, or NULL. */
+struct bri_failure_shm *bri_job_failure(struct bri_job_shm *job, uint64_t item);
+
+/* Puts a filled failure block, owned by the caller, on the list, and passes it on. */
+void bri_job_push_failure(struct bri_job_shm *job, struct bri_failure_shm *failure);
+
+/* How the item ended, as far as the job alone says. */
+void bri_job_outcome(struct bri_job_shm *job, uint64_t item, brood_outcome *ret_outcome);
+
+extern const struct bri_kind_ops bri_failure_ops, bri_reply_ops;
+
+#endif

@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: MIT */
+/* What the undertaker does for a pool whose worker died; the death table of job.h in code. */
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "arena/roster.h"
+#include "base/check.h"
+#include "base/trace.h"
+#include "pool/pool.h"
+#include "sync/event.h"
+
+/* The claim of one dead worker. */
+struct loss {
+    struct bri_pool_shm *pool;
+    struct bri_seat_shm *seat;
+    struct bri_job_shm *job;
+    uint32_t worker;
+    bri_name dead;
+    uint64_t chunk;
+};
+
+static uint64_t progress_of(const struct loss *loss)
+{
+    return bri_load_acquire(&bri_slot_of(loss->dead)->progress);
+}
+
+static void describe(const struct loss *loss, uint64_t item, brood_outcome *outcome)
+{
+    int status = (int)bri_load_acquire(&bri_slot_of(loss->dead)->end_status);
+    int pid = (int)bri_load_relaxed(&loss->seat->pid);
+
+    *outcome = (brood_outcome){.kind = BROOD_DIED, .pid = pid, .exit_code = -1};
+    if (status < 0 && status != INT_MIN) {
+        outcome->signal = -status;
+        snprintf(outcome->text, sizeof outcome->text, "item %llu: its worker (pid %d) was killed by signal %d (%s)",
+                 (unsigned long long)item, pid, -status, sigdescr_np(-status) == NULL ? "unknown" : sigdescr_np(-status));
+    } else if (status >= 0) {
+        outcome->exit_code = status;
+        snprintf(outcome->text, sizeof outcome->text, "item %llu: its worker (pid %d) ended with exit code %d in the middle of it",
+                 (unsigned long long)item, pid, status);
+    } else {
+        snprintf(outcome->text, sizeof outcome->text, "item %llu: its worker (pid %d) died together with its supervisor",
+                 (unsigned long long)item, pid);
+    }
+}
+
+/* The block in reserve becomes the undertaker's and is bound for the job: if this undertaker dies, settle finds it in the seat or on the list. */
+static void *take_spare(struct loss *loss, _Atomic bri_offset *spare)
+{
+    bri_offset at = bri_load_acquire(spare);
+
+    if (at == 0)
+        return NULL;
+    bri_store_release(&bri_block_of(bri_at(at))->aux[0], bri_offset_of(loss->job));
+    return bri_at(at);
+}
+
+static void push(_Atomic bri_offset *list, bri_offset *next, bri_offset at)
+{
+    bri_offset head = bri_load_acquire(list);
+
+    do
+        *next = head;
+    while (!bri_cas_acq_rel(list, &head, at));
+}
+
+static int is_on(_Atomic bri_offset *list, bri_offset wanted)
+{
+    for (bri_offset at = bri_load_acquire(list); at != 0; at = ((struct bri_failure_shm *)bri_at(at))->next)
+        if (at == wanted)
+            return 1;
+    return 0;
+}
+
+/* Pushed already, by an undertaker that died right after: only the seat has to forget it. */
+static int already_pushed(_Atomic bri_offset *list, _Atomic bri_offset *spare)
+{
+    bri_offset at = bri_load_acquire(spare);
+
+    if (at == 0 || !is_on(list, at))
+        return 0;
+    bri_store_release(spare, UINT64_C(0));
+    return 1;
+}
+
+static void record_death(struct loss *loss, uint64_t item)
+{
+    if (already_pushed(&loss->job->failures, &loss->seat->spare_failure) || bri_job_failure(loss->job, item) != NULL)
+        return;
+    struct bri_failure_shm *failure = take_spare(loss, &loss->seat->spare_failure);
+    if (failure == NULL)
+        return;
+    failure->index = item;
+    describe(loss, item, &failure->outcome);
+    push(&loss->job->failures, &failure->next, bri_offset_of(failure));
+    bri_fault("mourn.failure.pushed");
+    bri_store_release(&loss->seat->spare_failure, UINT64_C(0));
+}
+
+static void record_resume(struct loss *loss, uint64_t item)
+{
+    if (already_pushed(&loss->job->resumes, &loss->seat->spare_resume) || bri_job_resume_item(loss->job, loss->chunk) >= item)
+        return;
+    struct bri_resume_shm *resume = take_spare(loss, &loss->seat->spare_resume);
+    if (resume == NULL)
+        return;
+    *resume = (struct bri_resume_shm){.chunk = loss->chunk, .item = item};
+    push(&loss->job->resumes, &resume->next, bri_offset_of(resume));
+    bri_fault("mourn.resume.pushed");
+    bri_store_release(&loss->seat->spare_resume, UINT64_C(0));
+}
+
+static void count_chunk(struct loss *loss)
+{
+    if (loss->job->chunks == 1)
+        return;
+    _Atomic uint64_t *count = &bri_job_count(loss->job, loss->worker)->word;
+    uint64_t word = bri_load_acquire(count);
+    if ((uint32_t)word != loss->chunk + 1)
+        bri_store_seq_cst(count, ((word >> 32) + 1) << 32 | (loss->chunk + 1));
+}
+
+/* The chunk is claimed by the dead: keep what is done, note what died, give the rest back. */
+static void return_chunk(struct loss *loss)
+{
+    _Atomic uint16_t *word = bri_job_chunk(loss->job, loss->chunk);
+    uint64_t progress = progress_of(loss), next = bri_job_resume_item(loss->job, loss->chunk);
+
+    if (progress != 0) {
+        next = (progress & (((uint64_t)1 << BRI_PROGRESS_JOB_SHIFT) - 1)) >> 1;
+        if (progress & BRI_PROGRESS_RUNNING)
+            record_death(loss, next++);
+        record_resume(loss, next);
+    }
+    if (next < bri_job_end_item(loss->job, loss->chunk)) {
+        bri_store_release(&loss->seat->chunk, BRI_NO_CHUNK); /* whoever is DONE with it next has it counted */
+        bri_store_seq_cst(word, (uint16_t)BRI_CHUNK_FREE);
+        return;
+    }
+    bri_store_release(&loss->seat->chunk, loss->chunk);
+    bri_store_seq_cst(word, (uint16_t)BRI_CHUNK_DONE);
+    bri_fault("mourn.chunk.done");
+    count_chunk(loss);
+}
+
+/* From the chunk the worker said it was at: it is there, or it had just claimed another. */
+static int find_claim(struct loss *loss)
+{
+    for (uint64_t chunk = 0; chunk < loss->job->chunks; chunk++)
+        if (bri_load_acquire(bri_job_chunk(loss->job, chunk)) == loss->worker + 1) {
+            loss->chunk = chunk;
+            return 1;
+        }
+    return 0;
+}
+
+/* A complete job is of no use on the list.  The owner may free it under this look: then its entry is 0 already, and the CAS fails. */
+static int may_replace(bri_offset there)
+{
+    return there == 0 || bri_job_is_complete(bri_at(there));
+}
+
+static int is_offered_again(const struct loss *loss)
+{
+    for (uint32_t i = 0; i < BRI_RETURNS; i++)
+        if (bri_load_acquire(&bri_pool_return(loss->pool, i)->job) == bri_offset_of(loss->job))
+            return 1;
+    return 0;
+}
+
+static void offer_again(const struct loss *loss)
+{
+    for (uint32_t i = 0; !is_offered_again(loss); i = (i + 1) % BRI_RETURNS) {
+        _Atomic bri_offset *entry = &bri_pool_return(loss->pool, i)->job;
+        bri_offset there = bri_load_acquire(entry);
+        if (may_replace(there) && bri_cas_seq_cst(entry, &there, bri_offset_of(loss->job)))
+            return;
+    }
+}
+
+static void mourn_visit(struct loss *loss)
+{
+    uint64_t last = bri_load_acquire(&loss->seat->chunk);
+
+    offer_again(loss); /* before the chunk is FREE again: a worker that does not find it in the ring finds it here */
+    if (last != BRI_NO_CHUNK && bri_load_acquire(bri_job_chunk(loss->job, last)) == BRI_CHUNK_DONE) {
+        loss->chunk = last;
+        count_chunk(loss);
+    }
+    if (find_claim(loss))
+        return_chunk(loss);
+    bri_fault("mourn.chunk.returned");
+    bri_add_acq_rel(&loss->pool->again, UINT64_C(1));
+    bri_job_complete_if_counted(loss->job);
+    bri_event_signal(&loss->pool->work, INT_MAX);
+}
+
+static void mourn_worker(struct bri_pool_shm *pool, uint32_t index, bri_name dead)
+{
+    struct bri_seat_shm *seat = bri_pool_seat(pool, index);
+    uint64_t visiting = bri_load_acquire(&seat->visiting);
+
+    if (visiting & BRI_VISIT_VALID) {
+        struct loss loss = {pool, seat, bri_at(visiting & ~BRI_VISIT_VALID), index, dead, 0};
+        mourn_visit(&loss);
+    }
+    bri_store_release(&seat->visiting, UINT64_C(0));
+    bri_fault("mourn.visited");
+    bri_store_release(&seat->name, (bri_name)0);
+}
+
+static void mourn(void *payload, bri_name dead)
+{
+    struct bri_pool_shm *pool = payload;
+
+    for (uint32_t i = 0; i < pool->workers; i++)
+        if (bri_load_acquire(&bri_pool_seat(pool, i)->name) == dead)
+            mourn_worker(pool, i, dead);
+}
+
+const struct bri_kind_ops bri_pool_ops = {.mourn = mourn};

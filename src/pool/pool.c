@@ -1,0 +1,435 @@
+/* SPDX-License-Identifier: MIT */
+/* The owner's side: a pool's beginning and end.  See pool.h. */
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "arena/roster.h"
+#include "arena/undertaker.h"
+#include "base/error.h"
+#include "base/options.h"
+#include "base/time.h"
+#include "base/trace.h"
+#include "plat/process.h"
+#include "pool/pool.h"
+#include "proc/child.h"
+#include "sync/event.h"
+
+enum { WORKERS_MAX = 1024, GRACE_MS = 500, SUPERVISORS_MAX = 16, SLICE_MS = 100 };
+
+/* The live handles of this process: a handle that was destroyed is found out before it is looked into. */
+static brood_pool *live_pools;
+static pthread_mutex_t live_lock = PTHREAD_MUTEX_INITIALIZER;
+
+/* --- handles --- */
+
+static void add_live(brood_pool *pool)
+{
+    pthread_mutex_lock(&live_lock);
+    pool->next = live_pools;
+    live_pools = pool;
+    pthread_mutex_unlock(&live_lock);
+}
+
+static int remove_live(const brood_pool *pool)
+{
+    brood_pool **at = &live_pools;
+
+    pthread_mutex_lock(&live_lock);
+    while (*at != NULL && *at != pool)
+        at = &(*at)->next;
+    int found = *at != NULL;
+    if (found)
+        *at = pool->next;
+    pthread_mutex_unlock(&live_lock);
+    return found;
+}
+
+static int is_live(const brood_pool *pool)
+{
+    const brood_pool *at;
+
+    pthread_mutex_lock(&live_lock);
+    for (at = live_pools; at != NULL && at != pool; at = at->next) {
+    }
+    pthread_mutex_unlock(&live_lock);
+    return at != NULL;
+}
+
+int bri_pool_check(const brood_pool *pool)
+{
+    if (pool == NULL)
+        return bri_fail(EINVAL, "pool is NULL: pass what brood_pool_create gave");
+    if (!is_live(pool))
+        return bri_fail(EINVAL, "pool (%p) is not a pool, or was destroyed", (const void *)pool);
+    if (bri_arena_current == NULL || pool->owner != bri_self())
+        return bri_fail(EPERM, "pool belongs to another process: only the one that created it may use it (a worker may create its own)");
+    return 0;
+}
+
+void bri_pool_hold(brood_pool *pool)
+{
+    bri_add_relaxed(&pool->references, 1u);
+}
+
+static void free_limbo(brood_pool *pool)
+{
+    for (size_t i = 0; i < pool->limbo_count; i++)
+        bri_job_free(pool->limbo[i].job);
+    free(pool->limbo);
+}
+
+/* The last one out: no worker is left by then, since destroy is among those who dropped. */
+void bri_pool_drop(brood_pool *pool)
+{
+    if (bri_add_acq_rel(&pool->references, UINT32_MAX) != 1)
+        return;
+    free_limbo(pool);
+    for (uint32_t i = 0; i < pool->shared->workers; i++) {
+        struct bri_seat_shm *seat = bri_pool_seat(pool->shared, i);
+        if (bri_load_relaxed(&seat->spare_failure) != 0)
+            bri_heap_free(bri_at(bri_load_relaxed(&seat->spare_failure)));
+        if (bri_load_relaxed(&seat->spare_resume) != 0)
+            bri_heap_free(bri_at(bri_load_relaxed(&seat->spare_resume)));
+    }
+    bri_heap_free(pool->shared);
+    pthread_mutex_destroy(&pool->lock);
+    free(pool->modules.ranges);
+    free(pool);
+}
+
+/* --- states --- */
+
+int bri_pool_advance(struct bri_pool_shm *pool, enum bri_pool_state to)
+{
+    uint32_t seen = bri_load_acquire(&pool->state);
+
+    while (seen < (uint32_t)to)
+        if (bri_cas_seq_cst(&pool->state, &seen, (uint32_t)to)) {
+            bri_event_signal(&pool->event, INT_MAX);
+            bri_event_signal(&pool->work, INT_MAX);
+            bri_event_signal(&pool->streams, INT_MAX);
+            bri_event_signal(&pool->room, INT_MAX);
+            return 1;
+        }
+    return 0;
+}
+
+static int broken(struct bri_pool_shm *shared)
+{
+    int detail = (int)bri_load_acquire(&shared->detail);
+
+    switch ((enum bri_pool_reason)bri_load_acquire(&shared->reason)) {
+    case BRI_REASON_INITIALIZER:
+        return bri_fail(ENOTRECOVERABLE, "the pool is broken: its initializer returned %d", detail);
+    case BRI_REASON_DEATHS:
+        return bri_fail(ENOTRECOVERABLE, "the pool is broken: its workers die as soon as they start (the last one: %s %d)",
+                        detail < 0 ? "signal" : "exit code", abs(detail));
+    case BRI_REASON_RESOURCES:
+        return bri_fail_os(-detail, "the pool is broken: its workers cannot be started");
+    default:
+        return bri_fail(ENOTRECOVERABLE, "the pool is broken: its supervisor was killed again and again");
+    }
+}
+
+int bri_pool_trouble(brood_pool *pool, int for_submission)
+{
+    struct bri_pool_shm *shared = pool->shared;
+
+    if (bri_load_acquire(&shared->reason) != BRI_REASON_NONE) {
+        broken(shared);
+        return -ENOTRECOVERABLE;
+    }
+    if (bri_pool_state_of(shared) >= (for_submission ? BRI_POOL_CLOSING : BRI_POOL_TERMINATING))
+        return for_submission ? bri_fail(ESHUTDOWN, "the pool is closed: it takes no further jobs")
+                              : bri_fail(ECANCELED, "the pool was terminated before this was done");
+    return 0;
+}
+
+/* --- the supervisor --- */
+
+static int fork_supervisor(brood_pool *pool)
+{
+    struct bri_supervise supervise = {.pool = pool};
+    int error = bri_roster_claim(BRI_ROLE_SUPERVISOR, &supervise.name);
+
+    if (error < 0)
+        return error;
+    if (pool->supervisor_fd >= 0)
+        close(pool->supervisor_fd);
+    pool->supervisor_fd = -1;
+    bri_flush_output();
+    bri_store_release(&pool->shared->supervisor, supervise.name);
+    error = bri_fork_detached(bri_supervisor_main, &supervise);
+    if (error < 0) {
+        bri_roster_cancel(supervise.name);
+        return bri_fail_os(-error, "cannot start the pool's supervisor");
+    }
+    return 0;
+}
+
+static void ring_supervisor(brood_pool *pool)
+{
+    if (pool->supervisor_fd >= 0)
+        bri_pidfd_signal(pool->supervisor_fd, SIGUSR1);
+}
+
+static int has_entered(void *argument)
+{
+    brood_pool *pool = argument;
+    bri_name supervisor = bri_load_acquire(&pool->shared->supervisor);
+
+    return bri_load_acquire(&bri_slot_of(supervisor)->pid) != 0 || bri_pool_state_of(pool->shared) >= BRI_POOL_BROKEN ||
+           bri_roster_has_ended(supervisor);
+}
+
+/* A supervisor was killed (its workers died with it): another one goes on, unless that happens again and again. */
+static void replace_supervisor(brood_pool *pool)
+{
+    bri_name dead = bri_load_acquire(&pool->shared->supervisor);
+    uint32_t none = BRI_REASON_NONE;
+
+    if (bri_is_alive(dead) || bri_pool_state_of(pool->shared) >= BRI_POOL_BROKEN)
+        return;
+    bri_trace("owner: the supervisor was killed, starting another");
+    if (++pool->supervisor_restarts <= SUPERVISORS_MAX && fork_supervisor(pool) == 0) {
+        bri_wait(&pool->shared->event, has_entered, pool, BROOD_FOREVER, BRI_NS_PER_MS);
+        pool->supervisor_fd = bri_watch(bri_load_acquire(&pool->shared->supervisor));
+        return;
+    }
+    bri_cas_acq_rel(&pool->shared->reason, &none, (uint32_t)BRI_REASON_SUPERVISOR);
+    bri_pool_advance(pool->shared, BRI_POOL_BROKEN);
+}
+
+int bri_pool_is_over(brood_pool *pool)
+{
+    if (bri_pool_state_of(pool->shared) >= BRI_POOL_BROKEN)
+        return 1;
+    if (bri_is_alive(bri_load_acquire(&pool->shared->supervisor)))
+        return 0;
+    pthread_mutex_lock(&pool->lock);
+    replace_supervisor(pool);
+    pthread_mutex_unlock(&pool->lock);
+    return bri_pool_state_of(pool->shared) >= BRI_POOL_BROKEN;
+}
+
+void bri_pool_look_after(brood_pool *pool)
+{
+    if (bri_pool_state_of(pool->shared) < BRI_POOL_BROKEN)
+        bri_report_if_ended(bri_load_acquire(&pool->shared->supervisor));
+}
+
+/* --- create --- */
+
+static int check_options(const brood_pool_options *options, brood_pool_options *ret_options)
+{
+    int error = bri_options_take(options, ret_options, sizeof *ret_options, "options");
+
+    if (error < 0)
+        return error;
+    if (ret_options->workers > WORKERS_MAX)
+        return bri_fail(EINVAL, "options->workers is %u: at most %d", ret_options->workers, WORKERS_MAX);
+    if (ret_options->workers == 0) {
+        int cpus = brood_cpu_count();
+        ret_options->workers = cpus > WORKERS_MAX ? WORKERS_MAX : (uint32_t)cpus;
+    }
+    if (ret_options->grace_ms == 0)
+        ret_options->grace_ms = GRACE_MS;
+    return 0;
+}
+
+static int make_shared(brood_pool *pool)
+{
+    const brood_pool_options *options = &pool->options;
+    uint64_t seats = sizeof(struct bri_pool_shm);
+    uint64_t returns = seats + options->workers * sizeof(struct bri_seat_shm);
+    uint64_t ring = returns + BRI_RETURNS * sizeof(struct bri_return_shm);
+    void *memory;
+    int error = bri_heap_alloc_zeroed(BRI_KIND_POOL, ring + BRI_RING * sizeof(bri_offset), bri_self(), &memory);
+
+    if (error < 0)
+        return error;
+    bri_offset base = bri_offset_of(memory);
+    pool->shared = memory;
+    pool->shared->owner = bri_self();
+    pool->shared->workers = options->workers;
+    pool->shared->grace_ms = options->grace_ms;
+    pool->shared->tasks_per_worker = options->tasks_per_worker;
+    pool->shared->seats_at = base + seats;
+    pool->shared->returns_at = base + returns;
+    pool->shared->ring_at = base + ring;
+    bri_store_release(&bri_block_of(memory)->aux[2], BRI_READY);
+    return 0;
+}
+
+static int have_all_started(void *argument)
+{
+    brood_pool *pool = argument;
+    uint32_t started = 0;
+
+    for (uint32_t i = 0; i < pool->shared->workers; i++)
+        started += bri_load_acquire(&bri_pool_seat(pool->shared, i)->started);
+    return started == pool->shared->workers || bri_pool_is_over(pool);
+}
+
+static int wait_until_started(brood_pool *pool)
+{
+    while (bri_wait(&pool->shared->event, have_all_started, pool, bri_after_ns(SLICE_MS * BRI_NS_PER_MS), 0) < 0)
+        bri_pool_look_after(pool);
+    if (bri_pool_state_of(pool->shared) < BRI_POOL_BROKEN)
+        return 0;
+    if (bri_load_acquire(&pool->shared->reason) == BRI_REASON_RESOURCES) {
+        int detail = (int)bri_load_acquire(&pool->shared->detail);
+        broken(pool->shared);
+        return detail;
+    }
+    return bri_pool_trouble(pool, 0);
+}
+
+static int start(brood_pool *pool)
+{
+    int error = make_shared(pool);
+
+    if (error < 0)
+        return error;
+    pthread_sigmask(SIG_SETMASK, NULL, &pool->mask);
+    error = fork_supervisor(pool);
+    if (error == 0) {
+        bri_wait(&pool->shared->event, has_entered, pool, BROOD_FOREVER, BRI_NS_PER_MS);
+        pool->supervisor_fd = bri_watch(bri_load_acquire(&pool->shared->supervisor));
+        error = wait_until_started(pool);
+    }
+    return error;
+}
+
+int brood_pool_create(const brood_pool_options *options, brood_pool **ret_pool)
+{
+    brood_pool_options known;
+    int error = check_options(options, &known);
+
+    if (error < 0)
+        return error;
+    if (ret_pool == NULL)
+        return bri_fail(EINVAL, "ret_pool is NULL: pass where the handle goes");
+    error = bri_arena_enter();
+    if (error < 0)
+        return error;
+    brood_pool *pool = calloc(1, sizeof *pool);
+    if (pool == NULL || bri_modules_snapshot(&pool->modules) < 0) {
+        free(pool);
+        return bri_fail(ENOMEM, "no memory for a pool handle");
+    }
+    pool->options = known;
+    pool->owner = bri_self();
+    pool->references = 1;
+    pool->supervisor_fd = -1;
+    pthread_mutex_init(&pool->lock, NULL);
+    error = start(pool);
+    if (error < 0) {
+        if (pool->supervisor_fd >= 0)
+            bri_pidfd_wait(pool->supervisor_fd, BROOD_FOREVER), close(pool->supervisor_fd);
+        if (pool->shared != NULL)
+            bri_pool_drop(pool);
+        else
+            free(pool->modules.ranges), free(pool);
+        return error;
+    }
+    add_live(pool);
+    *ret_pool = pool;
+    return 0;
+}
+
+/* --- the end --- */
+
+int brood_pool_close(brood_pool *pool)
+{
+    int error = bri_pool_check(pool);
+
+    if (error < 0)
+        return error;
+    bri_pool_advance(pool->shared, BRI_POOL_CLOSING);
+    ring_supervisor(pool);
+    return 0;
+}
+
+int brood_pool_terminate(brood_pool *pool)
+{
+    int error = bri_pool_check(pool);
+
+    if (error < 0)
+        return error;
+    bri_pool_advance(pool->shared, BRI_POOL_TERMINATING);
+    ring_supervisor(pool);
+    return 0;
+}
+
+/* The state is said by the supervisor when no worker is left; then it only has to end itself. */
+static int is_over(void *argument)
+{
+    return bri_pool_is_over(argument);
+}
+
+static int join(brood_pool *pool, int64_t deadline)
+{
+    for (;;) {
+        int64_t slice = bri_earlier(deadline, bri_after_ns(SLICE_MS * BRI_NS_PER_MS));
+        if (bri_wait(&pool->shared->event, is_over, pool, slice, 0) > 0)
+            return pool->supervisor_fd < 0 ? 0 : bri_pidfd_wait(pool->supervisor_fd, deadline);
+        if (bri_now_ns() >= deadline)
+            return -ETIMEDOUT;
+        bri_pool_look_after(pool);
+    }
+}
+
+int brood_pool_join(brood_pool *pool, int64_t deadline)
+{
+    int error = bri_pool_check(pool);
+
+    if (error < 0)
+        return error;
+    if (deadline < 0)
+        return bri_fail(EINVAL, "deadline is negative: use brood_after_ms, BROOD_NOW or BROOD_FOREVER");
+    if (bri_pool_state_of(pool->shared) == BRI_POOL_RUNNING)
+        return bri_fail(EBUSY, "the pool still takes jobs: call brood_pool_close or brood_pool_terminate first");
+    if (join(pool, deadline) < 0)
+        return bri_fail(ETIMEDOUT, "the pool's workers have not ended yet");
+    return 0;
+}
+
+int brood_pool_destroy(brood_pool *pool)
+{
+    if (pool == NULL)
+        return 0;
+    int error = bri_pool_check(pool);
+    if (error < 0)
+        return error;
+    brood_pool_terminate(pool);
+    join(pool, BROOD_FOREVER);
+    if (!remove_live(pool)) /* another thread was quicker */
+        return bri_fail(EINVAL, "pool was destroyed by another thread at the same time");
+    if (pool->supervisor_fd >= 0)
+        close(pool->supervisor_fd);
+    bri_store_release(&pool->is_destroyed, 1u);
+    bri_pool_drop(pool);
+    return 0;
+}
+
+/* --- looking in --- */
+
+uint32_t brood_pool_workers(brood_pool *pool)
+{
+    return pool == NULL || !is_live(pool) ? 0 : pool->shared->workers;
+}
+
+int brood_pool_worker_pid(brood_pool *pool, uint32_t index)
+{
+    int error = bri_pool_check(pool);
+
+    if (error < 0)
+        return error;
+    if (index >= pool->shared->workers)
+        return bri_fail(ERANGE, "index is %u: the pool has %u workers", index, pool->shared->workers);
+    return (int)bri_load_acquire(&bri_pool_seat(pool->shared, index)->pid);
+}

@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A pool: owner → supervisor → workers.
+ *
+ *   owner       submits jobs: the only writer of ring entries and tail.  Waits on job events.
+ *   supervisor  forks workers, reaps them, replaces the dead, ends everything when the owner is gone.  One thread, no user code.
+ *   worker      takes chunks of jobs (job.h) until it is told to leave.
+ *
+ * ring:   entry i & (BRI_RING - 1) holds the job of the i-th submission, or 0 when the owner has taken it back.
+ *         head ≤ i < tail: there may be FREE chunks.   head: CAS by any worker that found none in the job at head.   tail: the owner
+ *
+ * state:  RUNNING --owner--> CLOSING --owner--> TERMINATING          (CLOSING may be left out)
+ *            |                  |                   |
+ *            +------------------+-- supervisor -----+--> BROKEN (reason), ENDED: no worker is left
+ *
+ * Freeing a job (owner)                       Visiting it (worker)
+ *   F1  entry = 0, if it is still in the ring    J1  visiting = job
+ *   F2  fence; no seat visits the job?           J2  entry is still the job and head ≤ i?  Else leave.
+ *       else it waits in limbo
+ * Either the worker sees the entry gone (or head beyond it), or the owner sees the visit (both sequentially consistent).
+ *
+ * returns:   jobs with chunks that a dead worker gave back; `again` + 1 after each.  Written by the undertaker, emptied of complete jobs by the
+ *            undertaker and by the owner when it frees a job.
+ *
+ * death table
+ *   worker       job.h; the supervisor reaps it, notes how it ended in the seat, buries it, and starts another
+ *   supervisor   its workers die with it (PR_SET_PDEATHSIG).  The owner, whose waits look at the supervisor at least every 800 ms and at
+ *                each obituary, starts another one, which first buries the workers of its predecessor
+ *   owner        the supervisor kills the workers and all children they left, passes on what they and the owner held, and ends
+ *   all at once  the memory goes with the last of them
+ */
+#ifndef BRI_POOL_H
+#define BRI_POOL_H
+
+#include <pthread.h>
+#include <signal.h>
+
+#include "plat/modules.h"
+#include "pool/job.h"
+
+enum bri_pool_state {
+    BRI_POOL_RUNNING,
+    BRI_POOL_CLOSING,
+    BRI_POOL_TERMINATING,
+    BRI_POOL_BROKEN, /* nothing runs any more, by its own fault: reason */
+    BRI_POOL_ENDED
+};
+
+enum bri_pool_reason { BRI_REASON_NONE, BRI_REASON_INITIALIZER, BRI_REASON_DEATHS, BRI_REASON_RESOURCES, BRI_REASON_SUPERVISOR };
+
+#define BRI_RING (UINT64_C(1) << 16)
+#define BRI_VISIT_VALID UINT64_C(1) /* block offsets are multiples of 64 */
+#define BRI_NO_CHUNK UINT64_MAX
+#define BRI_RETURNS 1024u /* jobs that have lost a worker and are not complete, at once */
+enum { BRI_INITIALIZER_FAILED = 120 }; /* exit code between worker and supervisor */
+
+/* Two cache lines: what the worker writes at every chunk, and the rest. */
+struct bri_seat_shm {
+    _Alignas(BRI_CACHE_LINE) _Atomic uint64_t visiting; /* the worker; 0 by the undertaker */
+    _Atomic uint64_t chunk;                             /* the worker */
+    _Atomic uint64_t items;                             /* that this seat's workers have finished, all in all; the worker */
+    _Alignas(BRI_CACHE_LINE) _Atomic bri_name name;     /* the supervisor, before the fork */
+    _Atomic int32_t pid;                                /* the supervisor */
+    _Atomic uint32_t started;                           /* the worker: 1 once its initializer is through */
+    _Atomic uint32_t deaths;                            /* the supervisor */
+    _Atomic bri_offset spare_failure;                   /* for the outcome DIED: the supervisor fills it, the undertaker takes it */
+    _Atomic bri_offset spare_resume;
+    uint64_t born_ns, items_at_birth;                   /* the supervisor's own */
+    uint32_t is_closed;                                 /* the supervisor's own: its worker left since nothing more was to do */
+};
+
+struct bri_return_shm {
+    _Atomic bri_offset job;
+};
+
+struct bri_pool_shm {
+    bri_name owner;
+    uint32_t workers, grace_ms, tasks_per_worker;
+    bri_offset seats_at, ring_at, returns_at;
+    _Atomic uint32_t state;      /* above; by CAS, forward only */
+    _Atomic uint32_t reason;     /* supervisor or owner, before BROKEN */
+    _Atomic int32_t detail;      /* of the reason: the initializer's value, an errno */
+    _Atomic bri_name supervisor; /* the owner */
+    _Atomic uint32_t event;      /* signalled when a worker has started and at each change of state */
+    _Atomic uint32_t next_number;/* of jobs */
+    _Alignas(BRI_CACHE_LINE) _Atomic uint32_t work; /* event: workers wait for jobs */
+    _Alignas(BRI_CACHE_LINE) _Atomic uint64_t head;
+    _Atomic uint32_t room;       /* event: the owner waits for a place in the ring */
+    _Atomic uint32_t streams;    /* event: signalled when a job of a stream is complete */
+    _Alignas(BRI_CACHE_LINE) _Atomic uint64_t tail;
+    _Alignas(BRI_CACHE_LINE) _Atomic uint64_t again; /* the undertaker */
+};
+
+static inline struct bri_seat_shm *bri_pool_seat(struct bri_pool_shm *pool, uint32_t index)
+{
+    return (struct bri_seat_shm *)bri_at(pool->seats_at) + index;
+}
+
+static inline _Atomic bri_offset *bri_pool_ring(struct bri_pool_shm *pool, uint64_t index)
+{
+    return (_Atomic bri_offset *)bri_at(pool->ring_at) + (index & (BRI_RING - 1));
+}
+
+static inline struct bri_return_shm *bri_pool_return(struct bri_pool_shm *pool, uint32_t index)
+{
+    return (struct bri_return_shm *)bri_at(pool->returns_at) + index;
+}
+
+static inline enum bri_pool_state bri_pool_state_of(struct bri_pool_shm *pool)
+{
+    return (enum bri_pool_state)bri_load_acquire(&pool->state);
+}
+
+/* Forward only; signals everybody.  True when this call moved it. */
+int bri_pool_advance(struct bri_pool_shm *pool, enum bri_pool_state to);
+
+/* A job that its handle has given up. */
+struct bri_limbo {
+    struct bri_job_shm *job;
+    uint64_t index;
+};
+
+/* The private half, in the owner. */
+struct brood_pool {
+    struct bri_pool_shm *shared;
+    bri_name owner;
+    _Atomic uint32_t references;  /* the handle, results, streams */
+    _Atomic uint32_t is_destroyed;
+    pthread_mutex_t lock;         /* threads of the owner: submitting, limbo, restarting the supervisor */
+    int supervisor_fd;            /* pidfd of the supervisor */
+    uint32_t supervisor_restarts;
+    struct bri_modules modules;   /* where functions may lie */
+    brood_pool_options options;
+    sigset_t mask;                /* the workers' */
+    struct bri_limbo *limbo;      /* to be freed once they are complete and nobody visits them */
+    size_t limbo_count, limbo_room;
+    brood_pool *next;             /* list of live handles */
+};
+
+/* The handle is one and this process made it: 0, -EINVAL, -EPERM. */
+int bri_pool_check(const brood_pool *pool);
+void bri_pool_hold(brood_pool *pool);
+void bri_pool_drop(brood_pool *pool);
+
+/* The pool can get no further: ENDED, BROKEN with no worker left.  Also starts a new supervisor when the old one has died.  For conditions. */
+int bri_pool_is_over(brood_pool *pool);
+
+/* Asks the kernel after the supervisor, as nobody else watches it: for waits, now and then. */
+void bri_pool_look_after(brood_pool *pool);
+
+/* Why nothing goes on, as errno with the sentence: -ESHUTDOWN, -ENOTRECOVERABLE, -ECANCELED; 0: it runs.  */
+int bri_pool_trouble(brood_pool *pool, int for_submission);
+
+/* Offers the job to the workers; the pool keeps it until bri_pool_take_back.  -ESHUTDOWN, -ENOTRECOVERABLE. */
+int bri_pool_offer(brood_pool *pool, struct bri_job_shm *job, uint64_t *ret_index);
+void bri_pool_take_back(brood_pool *pool, struct bri_job_shm *job, uint64_t index);
+
+/* The pool may be given jobs of this function: 0, or the error of a submitting function. */
+int bri_pool_check_function(brood_pool *pool, brood_function *function);
+
+/* supervisor.c: for bri_fork_detached; argument: struct bri_supervise. */
+struct bri_supervise {
+    brood_pool *pool;
+    bri_name name;
+};
+void bri_supervisor_main(void *supervise);
+
+/* worker.c: the life of a worker, after it has entered the arena. */
+_Noreturn void bri_worker_main(brood_pool *pool, uint32_t index);
+
+/* claim.c */
+struct bri_claim {
+    struct bri_pool_shm *pool;
+    struct bri_seat_shm *seat;
+    _Atomic uint64_t *progress;
+    uint32_t worker;
+    struct bri_job_shm *job; /* the job being visited, or NULL */
+    uint64_t chunk;          /* the chunk claimed */
+    uint64_t index;          /* where the visit is: of the ring */
+    uint64_t own_next;       /* next chunk of the own share to try */
+    uint32_t victim;         /* whose share is being taken from */
+    uint64_t victim_left;    /* chunks of it still to be tried, from its far end */
+    uint64_t seen_again;     /* returns looked through at this count */
+};
+enum { BRI_CLAIMED = 1, BRI_LEAVE = 2 };
+/* A condition for bri_wait: BRI_CLAIMED, BRI_LEAVE, or 0. */
+int bri_claim_any(void *claim);
+/* J7, J8. */
+void bri_claim_done(struct bri_claim *claim);
+
+/* mourn.c */
+extern const struct bri_kind_ops bri_pool_ops;
+
+#endif

@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: MIT */
+/* Result handles, as streams and the submitting functions use them. */
+#ifndef BRI_RESULT_H
+#define BRI_RESULT_H
+
+#include "pool/pool.h"
+
+brood_result *bri_result_alloc(brood_pool *pool);
+void bri_result_discard(brood_result *result);
+void bri_result_attach(brood_result *result, struct bri_job_shm *job, uint64_t index);
+
+/* Waits, copies count × result_bytes to results unless NULL; 0 or the first item's failure, as brood_pool_map. */
+int bri_result_get(brood_result *result, void *results, int64_t deadline);
+
+/* One look, no system call: every item has its outcome. */
+int bri_result_is_ready(brood_result *result);
+
+/* As brood_pool_map_bytes_async, with an event word that is signalled when the job is complete. */
+int bri_pool_submit_bytes(brood_pool *pool, brood_function *function, const brood_message *items, size_t count, size_t chunk_items,
+                          bri_offset notify, brood_result **ret_result);
+
+#endif

@@ -1,0 +1,271 @@
+/* SPDX-License-Identifier: MIT */
+/* Offering jobs and taking them back: F1, F2 of pool.h; and the public submitting functions. */
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+
+#include "arena/roster.h"
+#include "base/error.h"
+#include "base/options.h"
+#include "base/time.h"
+#include "base/trace.h"
+#include "pool/pool.h"
+#include "pool/result.h"
+#include "sync/event.h"
+
+enum { SLICE_MS = 100, LIMBO_STEP = 64, JOB_NUMBER_BITS = 22 };
+
+/* --- offer and take back --- */
+
+static int has_room(void *argument)
+{
+    brood_pool *pool = argument;
+
+    return bri_load_relaxed(&pool->shared->tail) - bri_load_acquire(&pool->shared->head) < BRI_RING ||
+           bri_pool_trouble(pool, 1) < 0;
+}
+
+/* Law 7: more than BRI_RING jobs that nobody has begun make the submitter wait. */
+static void wait_for_room(brood_pool *pool)
+{
+    while (bri_wait(&pool->shared->room, has_room, pool, bri_after_ns(SLICE_MS * BRI_NS_PER_MS), 0) < 0) {
+        pthread_mutex_unlock(&pool->lock);
+        bri_pool_look_after(pool);
+        bri_pool_is_over(pool);
+        pthread_mutex_lock(&pool->lock);
+    }
+}
+
+int bri_pool_offer(brood_pool *pool, struct bri_job_shm *job, uint64_t *ret_index)
+{
+    struct bri_pool_shm *shared = pool->shared;
+    uint64_t chunks = job->chunks;
+
+    pthread_mutex_lock(&pool->lock);
+    wait_for_room(pool);
+    int error = bri_pool_trouble(pool, 1);
+    if (error == 0) {
+        uint64_t tail = bri_load_relaxed(&shared->tail);
+        job->number = (bri_load_relaxed(&shared->next_number) + 1) & ((1u << JOB_NUMBER_BITS) - 1);
+        bri_store_relaxed(&shared->next_number, job->number);
+        bri_store_release(bri_pool_ring(shared, tail), bri_offset_of(job));
+        bri_store_seq_cst(&shared->tail, tail + 1);
+        *ret_index = tail;
+    }
+    pthread_mutex_unlock(&pool->lock);
+    if (error == 0)
+        bri_event_signal(&shared->work, chunks < shared->workers ? (int)chunks : INT_MAX);
+    return error;
+}
+
+static int is_visited(struct bri_pool_shm *shared, struct bri_job_shm *job)
+{
+    for (uint32_t i = 0; i < shared->workers; i++)
+        if ((bri_load_seq_cst(&bri_pool_seat(shared, i)->visiting) & ~BRI_VISIT_VALID) == bri_offset_of(job))
+            return 1;
+    return 0;
+}
+
+static void withdraw(struct bri_pool_shm *shared, struct bri_job_shm *job, uint64_t index)
+{
+    bri_offset job_at = bri_offset_of(job), expected = job_at;
+
+    if (index >= bri_load_seq_cst(&shared->head)) /* F1 */
+        bri_cas_seq_cst(bri_pool_ring(shared, index), &expected, (bri_offset)0);
+    if (bri_load_acquire(&shared->again) == 0) /* nobody has ever died: nothing is on the list of returns */
+        return;
+    for (uint32_t i = 0; i < BRI_RETURNS; i++) {
+        expected = job_at;
+        if (bri_load_acquire(&bri_pool_return(shared, i)->job) == job_at)
+            bri_cas_seq_cst(&bri_pool_return(shared, i)->job, &expected, (bri_offset)0);
+    }
+}
+
+/* F1, F2.  A job that is not complete goes on: only what nobody claims in, and nobody looks at, is freed. */
+static int try_to_free(struct bri_pool_shm *shared, const struct bri_limbo *given_up)
+{
+    if (!bri_job_is_complete(given_up->job) && bri_pool_state_of(shared) < BRI_POOL_BROKEN)
+        return 0;
+    withdraw(shared, given_up->job, given_up->index);
+    bri_fence_seq_cst();
+    if (is_visited(shared, given_up->job))
+        return 0;
+    bri_job_free(given_up->job);
+    return 1;
+}
+
+static void sweep_limbo(brood_pool *pool)
+{
+    size_t kept = 0;
+
+    for (size_t i = 0; i < pool->limbo_count; i++)
+        if (!try_to_free(pool->shared, &pool->limbo[i]))
+            pool->limbo[kept++] = pool->limbo[i];
+    pool->limbo_count = kept;
+}
+
+static void put_in_limbo(brood_pool *pool, const struct bri_limbo *given_up)
+{
+    if (pool->limbo_count == pool->limbo_room)
+        sweep_limbo(pool);
+    if (pool->limbo_count == pool->limbo_room) {
+        size_t room = pool->limbo_count * 2 + LIMBO_STEP;
+        struct bri_limbo *grown = realloc(pool->limbo, room * sizeof *grown);
+        if (grown == NULL)
+            return; /* the job stays in the arena until the pool's owner ends: nothing else can be done without memory */
+        pool->limbo = grown;
+        pool->limbo_room = room;
+    }
+    pool->limbo[pool->limbo_count++] = *given_up;
+}
+
+void bri_pool_take_back(brood_pool *pool, struct bri_job_shm *job, uint64_t index)
+{
+    struct bri_limbo given_up = {job, index};
+
+    pthread_mutex_lock(&pool->lock);
+    if (!try_to_free(pool->shared, &given_up))
+        put_in_limbo(pool, &given_up);
+    pthread_mutex_unlock(&pool->lock);
+}
+
+/* --- public --- */
+
+int bri_pool_check_function(brood_pool *pool, brood_function *function)
+{
+    int error = bri_pool_check(pool);
+
+    if (error < 0)
+        return error;
+    if (function == NULL)
+        return bri_fail(EINVAL, "function is NULL: pass the function that the workers are to run");
+    if (!bri_modules_hold(&pool->modules, (uintptr_t)function))
+        return bri_fail(EFAULT, "function (%p) does not lie in a module that was loaded when the pool was created: workers do not have it",
+                        (void *)(uintptr_t)function);
+    return bri_pool_is_over(pool), bri_pool_trouble(pool, 1);
+}
+
+static int check_sizes(const void *items, size_t item_bytes, size_t result_bytes, size_t count)
+{
+    size_t product;
+
+    if (count == 0)
+        return bri_fail(EINVAL, "count is 0: there is nothing to map over");
+    if (items == NULL && item_bytes != 0)
+        return bri_fail(EINVAL, "items is NULL: pass the array of %zu items of %zu bytes", count, item_bytes);
+    if (__builtin_mul_overflow(count, item_bytes, &product) || product > (size_t)1 << 46)
+        return bri_fail(EINVAL, "count (%zu) times item_bytes (%zu) is more than any arena has", count, item_bytes);
+    if (__builtin_mul_overflow(count, result_bytes, &product) || product > (size_t)1 << 46)
+        return bri_fail(EINVAL, "count (%zu) times result_bytes (%zu) is more than any arena has", count, result_bytes);
+    return 0;
+}
+
+static int submit(brood_pool *pool, struct bri_job_wish *wish, brood_result **ret_result)
+{
+    struct bri_job_shm *job;
+    uint64_t index;
+
+    if (ret_result == NULL)
+        return bri_fail(EINVAL, "ret_result is NULL: pass where the result handle goes");
+    wish->workers = pool->shared->workers;
+    brood_result *result = bri_result_alloc(pool);
+    if (result == NULL)
+        return bri_fail(ENOMEM, "no memory for a result handle");
+    int error = bri_job_make(wish, &job);
+    if (error == 0) {
+        error = bri_pool_offer(pool, job, &index);
+        if (error < 0)
+            bri_job_free(job);
+    }
+    if (error < 0) {
+        bri_result_discard(result);
+        return error;
+    }
+    bri_trace("owner: job %u of %llu items in %llu chunks", job->number, (unsigned long long)job->count,
+              (unsigned long long)job->chunks);
+    bri_result_attach(result, job, index);
+    *ret_result = result;
+    return 0;
+}
+
+static int submit_map(brood_pool *pool, struct bri_job_wish *wish, const brood_map_options *options, brood_result **ret_result)
+{
+    brood_map_options known;
+    int error = bri_pool_check_function(pool, wish->function);
+
+    if (error == 0)
+        error = check_sizes(wish->items, wish->item_bytes, wish->result_bytes, wish->count);
+    if (error == 0)
+        error = bri_options_take(options, &known, sizeof known, "options");
+    if (error < 0)
+        return error;
+    wish->chunk_items = known.chunk_items;
+    return submit(pool, wish, ret_result);
+}
+
+int brood_pool_map_async(brood_pool *pool, brood_function *function, const void *items, size_t item_bytes, size_t result_bytes,
+                         size_t count, const brood_map_options *options, brood_result **ret_result)
+{
+    struct bri_job_wish wish = {.function = function, .items = items, .item_bytes = item_bytes, .result_bytes = result_bytes, .count = count};
+
+    return submit_map(pool, &wish, options, ret_result);
+}
+
+int brood_pool_map(brood_pool *pool, brood_function *function, const void *items, size_t item_bytes, void *results,
+                   size_t result_bytes, size_t count, const brood_map_options *options)
+{
+    struct bri_job_wish wish = {.function = function, .items = items, .item_bytes = item_bytes, .result_bytes = result_bytes, .count = count};
+    brood_result *result;
+
+    if (results == NULL && result_bytes != 0)
+        return bri_fail(EINVAL, "results is NULL: pass an array for %zu results of %zu bytes", count, result_bytes);
+    if (result_bytes != 0 && bri_arena_holds(results, 1))
+        wish.results = results;
+    int error = submit_map(pool, &wish, options, &result);
+    if (error < 0)
+        return error;
+    error = bri_result_get(result, wish.results == NULL ? results : NULL, BROOD_FOREVER);
+    brood_result_destroy(result);
+    return error;
+}
+
+int brood_pool_apply_async(brood_pool *pool, brood_function *function, const void *item, size_t item_bytes, size_t result_bytes,
+                           brood_result **ret_result)
+{
+    return brood_pool_map_async(pool, function, item, item_bytes, result_bytes, 1, NULL, ret_result);
+}
+
+int brood_pool_apply(brood_pool *pool, brood_function *function, const void *item, size_t item_bytes, void *result, size_t result_bytes)
+{
+    return brood_pool_map(pool, function, item, item_bytes, result, result_bytes, 1, NULL);
+}
+
+static int check_spans(const brood_message *items, size_t count)
+{
+    if (items == NULL || count == 0)
+        return bri_fail(EINVAL, "%s: pass an array of at least one item", items == NULL ? "items is NULL" : "count is 0");
+    for (size_t i = 0; i < count; i++)
+        if (items[i].data == NULL && items[i].bytes != 0)
+            return bri_fail(EINVAL, "items[%zu].data is NULL and its bytes %zu", i, items[i].bytes);
+    return 0;
+}
+
+int bri_pool_submit_bytes(brood_pool *pool, brood_function *function, const brood_message *items, size_t count, size_t chunk_items,
+                          bri_offset notify, brood_result **ret_result)
+{
+    struct bri_job_wish wish = {.function = function, .spans = items, .count = count, .chunk_items = chunk_items, .notify = notify};
+    int error = bri_pool_check_function(pool, function);
+
+    if (error == 0)
+        error = check_spans(items, count);
+    return error < 0 ? error : submit(pool, &wish, ret_result);
+}
+
+int brood_pool_map_bytes_async(brood_pool *pool, brood_function *function, const brood_message *items, size_t count,
+                               const brood_map_options *options, brood_result **ret_result)
+{
+    brood_map_options known;
+    int error = bri_options_take(options, &known, sizeof known, "options");
+
+    return error < 0 ? error : bri_pool_submit_bytes(pool, function, items, count, known.chunk_items, 0, ret_result);
+}

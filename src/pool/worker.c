@@ -1,0 +1,228 @@
+/* SPDX-License-Identifier: MIT */
+/* The life of a worker, and what task functions may call. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "arena/roster.h"
+#include "base/check.h"
+#include "base/error.h"
+#include "base/trace.h"
+#include "pool/pool.h"
+#include "proc/child.h"
+#include "sync/event.h"
+
+struct brood_task {
+    struct bri_job_shm *job;
+    uint64_t index;
+    size_t item_bytes;
+    uint32_t worker;
+    int failed;
+    brood_outcome outcome; /* when it failed */
+    void *reply;           /* BRI_KIND_REPLY, or NULL */
+};
+
+enum { NO_MEMORY_EXIT = 121 };
+
+/* --- for task functions --- */
+
+int brood_task_fail(brood_task *task, int code, const char *text)
+{
+    if (code == 0)
+        code = -1;
+    if (task == NULL)
+        return code;
+    task->failed = 1;
+    task->outcome = (brood_outcome){.kind = BROOD_ERROR, .code = code, .pid = (int)getpid()};
+    snprintf(task->outcome.text, sizeof task->outcome.text, "%s", text == NULL ? "" : text);
+    return code;
+}
+
+size_t brood_task_index(const brood_task *task)
+{
+    return task == NULL ? 0 : task->index;
+}
+
+size_t brood_task_item_bytes(const brood_task *task)
+{
+    return task == NULL ? 0 : task->item_bytes;
+}
+
+uint32_t brood_task_worker(const brood_task *task)
+{
+    return task == NULL ? 0 : task->worker;
+}
+
+static void drop_reply(brood_task *task)
+{
+    if (task->reply != NULL)
+        bri_heap_free(task->reply);
+    task->reply = NULL;
+}
+
+int brood_task_reply_reserve(brood_task *task, size_t bytes, void **ret_memory)
+{
+    void *memory;
+
+    if (task == NULL || ret_memory == NULL)
+        return bri_fail(EINVAL, "%s is NULL", task == NULL ? "task" : "ret_memory");
+    if (!(task->job->flags & BRI_JOB_BYTES))
+        return bri_fail(EINVAL, "task has results of a fixed size: write to result");
+    int error = bri_heap_alloc(BRI_KIND_REPLY, bytes, bri_self(), &memory);
+    if (error < 0)
+        return error;
+    bri_store_release(&bri_block_of(memory)->aux[0], bri_offset_of(bri_job_reply(task->job, task->index)));
+    drop_reply(task);
+    task->reply = memory;
+    *ret_memory = memory;
+    return 0;
+}
+
+int brood_task_reply(brood_task *task, const void *data, size_t bytes)
+{
+    void *memory;
+
+    if (data == NULL && bytes > 0)
+        return bri_fail(EINVAL, "data is NULL and bytes is %zu", bytes);
+    int error = brood_task_reply_reserve(task, bytes, &memory);
+    if (error == 0 && bytes > 0)
+        memcpy(memory, data, bytes);
+    return error;
+}
+
+/* --- one item --- */
+
+static const void *item_of(brood_task *task)
+{
+    struct bri_job_shm *job = task->job;
+    const char *items = bri_at(job->items_at);
+
+    if (!(job->flags & BRI_JOB_BYTES))
+        return job->item_bytes == 0 ? NULL : items + task->index * job->item_bytes;
+    const struct bri_span_shm *span = (const struct bri_span_shm *)(const void *)items + task->index;
+    task->item_bytes = span->bytes;
+    return items + span->offset;
+}
+
+static void *result_of(const brood_task *task)
+{
+    const struct bri_job_shm *job = task->job;
+
+    return job->result_bytes == 0 ? NULL : (char *)bri_at(job->results_at) + task->index * job->result_bytes;
+}
+
+/* A worker that cannot say how its item ended says it by dying: the undertaker has memory in reserve. */
+static void record_failure(brood_task *task)
+{
+    void *memory;
+
+    drop_reply(task);
+    if (bri_heap_alloc(BRI_KIND_FAILURE, sizeof(struct bri_failure_shm), bri_self(), &memory) < 0)
+        _exit(NO_MEMORY_EXIT);
+    struct bri_failure_shm *failure = memory;
+    *failure = (struct bri_failure_shm){.index = task->index, .outcome = task->outcome};
+    bri_store_release(&bri_block_of(memory)->aux[0], bri_offset_of(task->job));
+    bri_job_push_failure(task->job, failure);
+}
+
+static void attach_reply(brood_task *task)
+{
+    if (task->reply == NULL)
+        return;
+    bri_store_release(bri_job_reply(task->job, task->index), bri_offset_of(task->reply));
+    bri_fault("task.replied");
+    bri_block_pass(bri_block_of(task->reply), 0);
+}
+
+static uint64_t progress_word(const struct bri_job_shm *job, uint64_t item, uint64_t running)
+{
+    return (uint64_t)job->number << BRI_PROGRESS_JOB_SHIFT | item << 1 | running;
+}
+
+/* What only few items need. */
+static void finish_item(brood_task *task, int code)
+{
+    if (code != 0 && !task->failed)
+        brood_task_fail(task, code, "");
+    if (task->failed)
+        record_failure(task);
+    else
+        attach_reply(task);
+    task->failed = 0;
+    task->reply = NULL;
+}
+
+/* J6. */
+static void run_items(struct bri_claim *claim, brood_task *task, uint64_t begin, uint64_t end)
+{
+    brood_function *function = (brood_function *)(uintptr_t)task->job->function;
+
+    for (task->index = begin; task->index < end;) {
+        const void *item = item_of(task);
+        bri_store_release(claim->progress, progress_word(task->job, task->index, BRI_PROGRESS_RUNNING));
+        int code = function(task, item, result_of(task));
+        if (code != 0 || task->failed || task->reply != NULL)
+            finish_item(task, code);
+        task->index++;
+        bri_store_release(claim->progress, progress_word(task->job, task->index, 0));
+    }
+}
+
+static uint64_t run_chunk(struct bri_claim *claim)
+{
+    struct bri_job_shm *job = claim->job;
+    uint64_t end = bri_job_end_item(job, claim->chunk);
+    uint64_t begin = bri_load_acquire(&job->resumes) == 0 ? bri_job_first_item(job, claim->chunk)
+                                                          : bri_job_resume_item(job, claim->chunk);
+    brood_task task;
+
+    task.job = job;
+    task.worker = claim->worker;
+    task.item_bytes = job->item_bytes;
+    task.failed = 0;
+    task.reply = NULL;
+    if (job->result_bytes != 0)
+        memset((char *)bri_at(job->results_at) + begin * job->result_bytes, 0, (end - begin) * job->result_bytes);
+    run_items(claim, &task, begin, end);
+    return end - begin;
+}
+
+/* --- the worker --- */
+
+static void initialize(brood_pool *pool, struct bri_seat_shm *seat)
+{
+    int value = pool->options.initializer == NULL ? 0 : pool->options.initializer(pool->options.initializer_argument);
+
+    if (value != 0) {
+        bri_store_release(&pool->shared->detail, value);
+        bri_child_end(BRI_INITIALIZER_FAILED);
+    }
+    bri_store_release(&seat->started, 1u);
+    bri_event_signal(&pool->shared->event, INT_MAX);
+}
+
+_Noreturn void bri_worker_main(brood_pool *pool, uint32_t index)
+{
+    struct bri_pool_shm *shared = pool->shared;
+    struct bri_seat_shm *seat = bri_pool_seat(shared, index);
+    struct bri_claim claim = {.pool = shared, .seat = seat, .worker = index, .progress = &bri_slot_of(bri_self())->progress};
+    uint64_t done = 0;
+
+    bri_trace("worker %u: begins", index);
+    initialize(pool, seat);
+    while (bri_wait(&shared->work, bri_claim_any, &claim, BROOD_FOREVER, 0) == BRI_CLAIMED) {
+        uint64_t items = run_chunk(&claim);
+        bri_claim_done(&claim);
+        done += items;
+        bri_store_relaxed(&seat->items, bri_load_relaxed(&seat->items) + items);
+        bri_trace("worker %u: job %u chunk %llu done", index, claim.job->number, (unsigned long long)claim.chunk);
+        if (shared->tasks_per_worker != 0 && done >= shared->tasks_per_worker)
+            break;
+    }
+    if (claim.job != NULL)
+        bri_job_complete_if_counted(claim.job);
+    bri_store_release(&seat->visiting, UINT64_C(0));
+    bri_trace("worker %u: leaves after %llu items", index, (unsigned long long)done);
+    bri_child_end(0);
+}
