@@ -8,6 +8,7 @@
 #include "arena/roster.h"
 #include "base/check.h"
 #include "base/error.h"
+#include "queue/bell.h"
 #include "sync/event.h"
 
 /* Claims cost some 10 ns; with so many chunks per worker the last one is a small part of the whole, and the ends meet within a fraction of a
@@ -163,6 +164,8 @@ void bri_job_free(struct bri_job_shm *job)
     free_list(bri_load_acquire(&job->failures));
     free_list(bri_load_acquire(&job->resumes));
     free_replies(job);
+    if (bri_load_relaxed(&job->bell) != 0)
+        bri_heap_free(bri_at(bri_load_relaxed(&job->bell)));
     bri_heap_free(job);
 }
 
@@ -180,16 +183,23 @@ static uint64_t count_done(struct bri_job_shm *job)
 void bri_job_complete_if_counted(struct bri_job_shm *job)
 {
     uint32_t active = BRI_JOB_ACTIVE;
-    bri_offset notify = job->notify;
 
     if (bri_load_acquire(&job->state) != BRI_JOB_ACTIVE || count_done(job) != job->chunks)
         return;
     bri_fault("job.counted");
-    if (!bri_cas_seq_cst(&job->state, &active, (uint32_t)BRI_JOB_COMPLETE))
-        return;
+    if (bri_cas_seq_cst(&job->state, &active, (uint32_t)BRI_JOB_COMPLETE))
+        bri_job_announce(job);
+}
+
+void bri_job_announce(struct bri_job_shm *job)
+{
+    bri_offset bell = bri_load_seq_cst(&job->bell);
+
     bri_event_signal(&job->event, INT_MAX);
-    if (notify != 0)
-        bri_event_signal(bri_at(notify), INT_MAX);
+    if (job->notify != 0)
+        bri_event_signal(bri_at(job->notify), INT_MAX);
+    if (bell != 0)
+        bri_bell_ring(bri_at(bell));
 }
 
 uint64_t bri_job_resume_item(struct bri_job_shm *job, uint64_t chunk)

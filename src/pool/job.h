@@ -79,6 +79,7 @@ struct bri_job_shm {
     bri_offset notify;            /* of the event word that is signalled too: a stream's; 0: none */
     _Atomic bri_offset failures;  /* list of BRI_KIND_FAILURE blocks: push by CAS, never popped while the job lives */
     _Atomic bri_offset resumes;   /* likewise, by the undertaker */
+    _Atomic bri_offset bell;      /* a BRI_KIND_DATA block with a bri_bell_shm, once the owner has asked for a descriptor */
 };
 
 /* Both are BRI_KIND_FAILURE blocks; aux[0]: the job whose list they are bound for, aux[1]: the word of a seat that keeps them in reserve. */
@@ -145,6 +146,9 @@ void bri_job_free(struct bri_job_shm *job);
 
 /* J8, second half; by anybody. */
 void bri_job_complete_if_counted(struct bri_job_shm *job);
+
+/* Signals a complete job's waiters and descriptor; the undertaker does it again for a worker that died between COMPLETE and this. */
+void bri_job_announce(struct bri_job_shm *job);
 
 /* Where the chunk begins now: its first item, or behind what a dead worker had done. */
 uint64_t bri_job_resume_item(struct bri_job_shm *job, uint64_t chunk);

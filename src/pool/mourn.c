@@ -193,6 +193,8 @@ static void mourn_visit(struct loss *loss)
     bri_fault("mourn.chunk.returned");
     bri_add_acq_rel(&loss->pool->again, UINT64_C(1));
     bri_job_complete_if_counted(loss->job);
+    if (bri_job_is_complete(loss->job))
+        bri_job_announce(loss->job);
     bri_event_signal(&loss->pool->work, INT_MAX);
 }
 

@@ -12,12 +12,6 @@
 #include "base/time.h"
 #include "sync/event.h"
 
-struct brood_result {
-    brood_pool *pool; /* held */
-    struct bri_job_shm *job;
-    uint64_t index;   /* in the ring */
-};
-
 enum { SLICE_MS = 100, SLICE_LONGEST_MS = 800 };
 
 brood_result *bri_result_alloc(brood_pool *pool)
@@ -26,6 +20,7 @@ brood_result *bri_result_alloc(brood_pool *pool)
 
     if (result != NULL) {
         result->pool = pool;
+        result->descriptor = -1;
         bri_pool_hold(pool);
     }
     return result;
@@ -43,7 +38,7 @@ void bri_result_attach(brood_result *result, struct bri_job_shm *job, uint64_t i
     result->index = index;
 }
 
-static int check(const brood_result *result)
+int bri_result_check(const brood_result *result)
 {
     if (result == NULL)
         return bri_fail(EINVAL, "result is NULL: pass what the submitting function gave");
@@ -76,18 +71,21 @@ static int wait_until_ready(brood_result *result, int64_t deadline)
 
 int brood_result_wait(brood_result *result, int64_t deadline)
 {
-    int error = check(result);
+    int error = bri_result_check(result);
 
     if (error < 0)
         return error;
     if (deadline < 0)
         return bri_fail(EINVAL, "deadline is negative: use brood_after_ms, BROOD_NOW or BROOD_FOREVER");
-    return wait_until_ready(result, deadline);
+    error = wait_until_ready(result, deadline);
+    if (error < 0 && result->descriptor >= 0)
+        bri_result_refresh_descriptor(result);
+    return error;
 }
 
 int brood_result_ready(brood_result *result)
 {
-    int error = check(result);
+    int error = bri_result_check(result);
 
     return error < 0 ? error : bri_result_is_ready(result);
 }
@@ -170,7 +168,7 @@ int bri_result_get(brood_result *result, void *results, int64_t deadline)
 
 int brood_result_get(brood_result *result, void *results, size_t capacity, int64_t deadline)
 {
-    int error = check(result);
+    int error = bri_result_check(result);
 
     if (error < 0)
         return error;
@@ -188,7 +186,7 @@ int brood_result_get(brood_result *result, void *results, size_t capacity, int64
 
 static int check_item(const brood_result *result, size_t index)
 {
-    int error = check(result);
+    int error = bri_result_check(result);
 
     if (error == 0 && index >= result->job->count)
         return bri_fail(ERANGE, "index is %zu: the job has %llu items", index, (unsigned long long)result->job->count);
@@ -239,7 +237,7 @@ static uint64_t cancel_chunk(struct bri_job_shm *job, uint64_t chunk)
 
 int64_t brood_result_cancel(brood_result *result)
 {
-    int64_t cancelled = check(result);
+    int64_t cancelled = bri_result_check(result);
 
     for (uint64_t chunk = 0; cancelled >= 0 && chunk < result->job->chunks; chunk++)
         cancelled += (int64_t)cancel_chunk(result->job, chunk);
@@ -252,9 +250,10 @@ int brood_result_destroy(brood_result *result)
 {
     if (result == NULL)
         return 0;
-    int error = check(result);
+    int error = bri_result_check(result);
     if (error < 0)
         return error;
+    bri_result_close_descriptor(result);
     bri_pool_take_back(result->pool, result->job, result->index);
     bri_pool_drop(result->pool);
     free(result);

@@ -5,6 +5,22 @@
 
 #include "pool/pool.h"
 
+struct brood_result {
+    brood_pool *pool; /* held */
+    struct bri_job_shm *job;
+    uint64_t index;   /* in the ring */
+    int descriptor;   /* epoll, -1: nobody has asked */
+    int supervisor_fd; /* pidfd of the supervisor that the descriptor watches */
+    bri_name watched;  /* which supervisor that is */
+};
+
+/* Checks the handle: 0, -EINVAL, -EPERM. */
+int bri_result_check(const brood_result *result);
+
+/* The descriptor, where there is one: shows the present supervisor's end; closed. */
+void bri_result_refresh_descriptor(brood_result *result);
+void bri_result_close_descriptor(brood_result *result);
+
 brood_result *bri_result_alloc(brood_pool *pool);
 void bri_result_discard(brood_result *result);
 void bri_result_attach(brood_result *result, struct bri_job_shm *job, uint64_t index);

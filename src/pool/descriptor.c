@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * brood_result_fd: an epoll descriptor over a bell, which whoever completes the job rings, and the supervisor's pidfd, since nobody would
+ * ring after its death.
+ *
+ *   owner     D1 hangs the bell on the job   D2 arms it   D3 is the job complete? then rings itself
+ *   worker    C1 COMPLETE                    C2 looks for the bell, rings it if it is armed
+ * D1, D2 before D3 and C1 before C2 (all sequentially consistent): one of the two sees the other.  A worker killed between C1 and C2 is
+ * mourned: the undertaker announces the job again.
+ */
+#include <errno.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include "arena/roster.h"
+#include "base/error.h"
+#include "pool/result.h"
+#include "proc/child.h"
+#include "queue/bell.h"
+
+static int is_ready(void *argument)
+{
+    return bri_result_is_ready(argument);
+}
+
+static int watch(int epoll, int fd)
+{
+    struct epoll_event event = {.events = EPOLLIN};
+
+    return epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
+}
+
+static struct bri_bell_shm *bell_of(brood_result *result)
+{
+    return bri_at(bri_load_acquire(&result->job->bell));
+}
+
+static int hang_bell(brood_result *result)
+{
+    void *memory;
+
+    if (bell_of(result) != NULL)
+        return 0;
+    int error = bri_heap_alloc_zeroed(BRI_KIND_DATA, sizeof(struct bri_bell_shm), bri_self(), &memory);
+    if (error == 0)
+        bri_store_seq_cst(&result->job->bell, bri_offset_of(memory)); /* D1 */
+    return error;
+}
+
+static void watch_supervisor(brood_result *result)
+{
+    bri_name supervisor = bri_load_acquire(&result->pool->shared->supervisor);
+    int fd = bri_watch(supervisor);
+
+    result->watched = supervisor;
+    if (fd >= 0)
+        watch(result->descriptor, fd);
+    result->supervisor_fd = fd;
+}
+
+void bri_result_refresh_descriptor(brood_result *result)
+{
+    if (bri_load_acquire(&result->pool->shared->supervisor) != result->watched) {
+        if (result->supervisor_fd >= 0)
+            close(result->supervisor_fd);
+        watch_supervisor(result);
+    }
+    bri_bell_quiet(bell_of(result), is_ready, result);
+}
+
+void bri_result_close_descriptor(brood_result *result)
+{
+    if (result->descriptor < 0)
+        return;
+    if (result->supervisor_fd >= 0)
+        close(result->supervisor_fd);
+    bri_bell_close(bell_of(result));
+    close(result->descriptor);
+    result->descriptor = -1;
+}
+
+static int open_descriptor(brood_result *result)
+{
+    int bell = bri_bell_open(bell_of(result), is_ready, result);
+
+    if (bell < 0)
+        return bell;
+    result->descriptor = epoll_create1(EPOLL_CLOEXEC);
+    if (result->descriptor < 0) {
+        int error = bri_fail_os(errno, "no descriptor for the result");
+        bri_bell_close(bell_of(result));
+        return error;
+    }
+    watch_supervisor(result);
+    int error = watch(result->descriptor, bell);
+    if (error < 0) {
+        bri_result_close_descriptor(result);
+        return bri_fail_os(-error, "no descriptor for the result");
+    }
+    return 0;
+}
+
+int brood_result_fd(brood_result *result)
+{
+    int error = bri_result_check(result);
+
+    if (error == 0 && result->descriptor >= 0)
+        return result->descriptor;
+    if (error == 0)
+        error = hang_bell(result);
+    if (error == 0)
+        error = open_descriptor(result);
+    return error < 0 ? error : result->descriptor;
+}
