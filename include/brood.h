@@ -14,7 +14,8 @@
  *             returns -ETIMEDOUT, whether the deadline was BROOD_NOW or later.
  * Options.    A struct that begins with its own size, filled by its macro: BROOD_POOL_OPTIONS(.workers = 4).  Zero in a
  *             field means the default, NULL for the struct means all defaults.  A struct larger than the library knows
- *             is accepted as long as the bytes that it does not know are zero, else -E2BIG.
+ *             is accepted as long as the bytes that it does not know are zero, else -E2BIG.  C++ has no compound literals:
+ *             there, `brood_pool_options options = {}; options.size = sizeof options; options.workers = 4;`.
  * Shared.     Objects marked [arena] (locks, queues, memory of brood_alloc) lie in the arena: memory shared by the process
  *             that made the first of them and all processes forked from it since, at one address.  Their handles may be
  *             used, stored and passed on in all of these processes.  Handles marked [private] belong to the process that

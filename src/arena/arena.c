@@ -22,11 +22,10 @@
 #define LEAST_BYTES (UINT64_C(1) << 24)
 
 struct bri_arena *bri_arena_current;
-static struct bri_identity nobody;
+static struct bri_identity nobody = {0, PTHREAD_MUTEX_INITIALIZER};
 struct bri_identity *bri_identity = &nobody;
 
 static struct bri_arena the_arena;
-static pthread_mutex_t open_lock = PTHREAD_MUTEX_INITIALIZER; /* threads of one process */
 
 static uint64_t round_up(uint64_t value, uint64_t unit)
 {
@@ -67,6 +66,7 @@ static int make_identity(void)
         return bri_fail_os(ENOMEM, "the kernel has no MADV_WIPEONFORK (Linux 4.14)");
     }
     bri_identity = memory;
+    pthread_mutex_init(&bri_identity->lock, NULL); /* all zero: what a wiped page holds, too */
     return 0;
 }
 
@@ -148,15 +148,16 @@ static int make_arena(uint64_t max_bytes)
 int bri_arena_open(uint64_t max_bytes, int must_be_new)
 {
     int error = 0;
+    pthread_mutex_t *lock = &bri_identity->lock;
 
-    pthread_mutex_lock(&open_lock);
+    pthread_mutex_lock(lock);
     if (bri_arena_current == NULL)
         error = make_arena(max_bytes);
     else if (must_be_new)
         error = bri_fail(EALREADY, "this process has an arena already: call brood_arena_create before everything else");
     if (error == 0 && bri_identity->name == 0)
         error = bri_roster_join();
-    pthread_mutex_unlock(&open_lock);
+    pthread_mutex_unlock(lock);
     return error;
 }
 

@@ -25,6 +25,7 @@
 #ifndef BRI_ARENA_H
 #define BRI_ARENA_H
 
+#include <pthread.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -113,8 +114,9 @@ extern struct bri_arena *bri_arena_current;
  * its parent's name. */
 struct bri_identity {
     bri_name name;
+    pthread_mutex_t lock; /* among this process's threads; wiped to "free", so that a child is not stuck with what another thread held */
 };
-extern struct bri_identity *bri_identity; /* never NULL once there is an arena */
+extern struct bri_identity *bri_identity; /* never NULL */
 
 /* Makes the arena if there is none.  max_bytes 0: the default.  0, -EALREADY when `must_be_new`, -ENOMEM, -EMFILE, -ENFILE. */
 int bri_arena_open(uint64_t max_bytes, int must_be_new);

@@ -21,29 +21,28 @@ enum { WORKERS_MAX = 1024, GRACE_MS = 500, SUPERVISORS_MAX = 16, SLICE_MS = 100 
 
 /* The live handles of this process: a handle that was destroyed is found out before it is looked into. */
 static brood_pool *live_pools;
-static pthread_mutex_t live_lock = PTHREAD_MUTEX_INITIALIZER;
 
 /* --- handles --- */
 
 static void add_live(brood_pool *pool)
 {
-    pthread_mutex_lock(&live_lock);
+    pthread_mutex_lock(&bri_identity->lock);
     pool->next = live_pools;
     live_pools = pool;
-    pthread_mutex_unlock(&live_lock);
+    pthread_mutex_unlock(&bri_identity->lock);
 }
 
 static int remove_live(const brood_pool *pool)
 {
     brood_pool **at = &live_pools;
 
-    pthread_mutex_lock(&live_lock);
+    pthread_mutex_lock(&bri_identity->lock);
     while (*at != NULL && *at != pool)
         at = &(*at)->next;
     int found = *at != NULL;
     if (found)
         *at = pool->next;
-    pthread_mutex_unlock(&live_lock);
+    pthread_mutex_unlock(&bri_identity->lock);
     return found;
 }
 
@@ -51,10 +50,10 @@ static int is_live(const brood_pool *pool)
 {
     const brood_pool *at;
 
-    pthread_mutex_lock(&live_lock);
+    pthread_mutex_lock(&bri_identity->lock);
     for (at = live_pools; at != NULL && at != pool; at = at->next) {
     }
-    pthread_mutex_unlock(&live_lock);
+    pthread_mutex_unlock(&bri_identity->lock);
     return at != NULL;
 }
 
