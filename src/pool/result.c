@@ -154,15 +154,26 @@ int brood_result_successful(brood_result *result)
     return ready ? conclude(result) == 0 : bri_fail(EAGAIN, "the result is not ready yet");
 }
 
+/* What never ran has left its results as the memory was: the caller sees zeros. */
+static void copy_results(struct bri_job_shm *job, char *results)
+{
+    memcpy(results, bri_at(job->results_at), job->count * job->result_bytes);
+    for (uint64_t chunk = 0; chunk < job->chunks && bri_load_relaxed(&job->cancelled) != 0; chunk++) {
+        if (bri_load_relaxed(bri_job_chunk(job, chunk)) != BRI_CHUNK_CANCELLED)
+            continue;
+        uint64_t begin = bri_job_resume_item(job, chunk), end = bri_job_end_item(job, chunk);
+        memset(results + begin * job->result_bytes, 0, (end - begin) * job->result_bytes);
+    }
+}
+
 int bri_result_get(brood_result *result, void *results, int64_t deadline)
 {
-    struct bri_job_shm *job = result->job;
     int error = wait_until_ready(result, deadline);
 
     if (error < 0)
         return error;
-    if (results != NULL && job->result_bytes > 0)
-        memcpy(results, bri_at(job->results_at), job->count * job->result_bytes);
+    if (results != NULL && result->job->result_bytes > 0 && bri_job_is_complete(result->job))
+        copy_results(result->job, results);
     return conclude(result);
 }
 

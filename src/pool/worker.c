@@ -2,6 +2,7 @@
 /* The life of a worker, and what task functions may call. */
 #include <errno.h>
 #include <stdio.h>
+#include <stdio_ext.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -93,25 +94,6 @@ int brood_task_reply(brood_task *task, const void *data, size_t bytes)
 
 /* --- one item --- */
 
-static const void *item_of(brood_task *task)
-{
-    struct bri_job_shm *job = task->job;
-    const char *items = bri_at(job->items_at);
-
-    if (!(job->flags & BRI_JOB_BYTES))
-        return job->item_bytes == 0 ? NULL : items + task->index * job->item_bytes;
-    const struct bri_span_shm *span = (const struct bri_span_shm *)(const void *)items + task->index;
-    task->item_bytes = span->bytes;
-    return items + span->offset;
-}
-
-static void *result_of(const brood_task *task)
-{
-    const struct bri_job_shm *job = task->job;
-
-    return job->result_bytes == 0 ? NULL : (char *)bri_at(job->results_at) + task->index * job->result_bytes;
-}
-
 /* A worker that cannot say how its item ended says it by dying: the undertaker has memory in reserve. */
 static void record_failure(brood_task *task)
 {
@@ -135,11 +117,6 @@ static void attach_reply(brood_task *task)
     bri_block_pass(bri_block_of(task->reply), 0);
 }
 
-static uint64_t progress_word(const struct bri_job_shm *job, uint64_t item, uint64_t running)
-{
-    return (uint64_t)job->number << BRI_PROGRESS_JOB_SHIFT | item << 1 | running;
-}
-
 /* What only few items need. */
 static void finish_item(brood_task *task, int code)
 {
@@ -153,19 +130,60 @@ static void finish_item(brood_task *task, int code)
     task->reply = NULL;
 }
 
+/* Where the next item and result lie, kept out of the task, which the user's function could reach as far as the compiler knows. */
+struct cursor {
+    brood_function *function;
+    const char *item, *items;
+    const struct bri_span_shm *spans; /* job in bytes, else NULL */
+    char *result;
+    size_t item_bytes, result_bytes;
+    uint64_t progress; /* of the next item, not running */
+};
+
+static struct cursor cursor_at(const struct bri_job_shm *job, uint64_t item)
+{
+    struct cursor cursor = {.function = (brood_function *)(uintptr_t)job->function,
+                            .items = bri_at(job->items_at),
+                            .item_bytes = job->item_bytes,
+                            .result_bytes = job->result_bytes,
+                            .progress = (uint64_t)job->number << BRI_PROGRESS_JOB_SHIFT | item << 1};
+
+    if (job->flags & BRI_JOB_BYTES)
+        cursor.spans = (const struct bri_span_shm *)(const void *)cursor.items + item;
+    else if (job->item_bytes != 0)
+        cursor.item = cursor.items + item * job->item_bytes;
+    if (job->result_bytes != 0)
+        cursor.result = (char *)bri_at(job->results_at) + item * job->result_bytes;
+    return cursor;
+}
+
+static void take_span(struct cursor *cursor, brood_task *task)
+{
+    cursor->item = cursor->items + cursor->spans->offset;
+    task->item_bytes = cursor->spans->bytes;
+    cursor->spans++;
+}
+
 /* J6. */
 static void run_items(struct bri_claim *claim, brood_task *task, uint64_t begin, uint64_t end)
 {
-    brood_function *function = (brood_function *)(uintptr_t)task->job->function;
+    struct cursor cursor = cursor_at(task->job, begin);
+    _Atomic uint64_t *progress = claim->progress;
 
-    for (task->index = begin; task->index < end;) {
-        const void *item = item_of(task);
-        bri_store_release(claim->progress, progress_word(task->job, task->index, BRI_PROGRESS_RUNNING));
-        int code = function(task, item, result_of(task));
+    for (uint64_t index = begin; index < end; index++) {
+        if (cursor.spans != NULL)
+            take_span(&cursor, task);
+        task->index = index;
+        bri_store_release(progress, cursor.progress | BRI_PROGRESS_RUNNING);
+        int code = cursor.function(task, cursor.item, cursor.result);
         if (code != 0 || task->failed || task->reply != NULL)
             finish_item(task, code);
-        task->index++;
-        bri_store_release(claim->progress, progress_word(task->job, task->index, 0));
+        cursor.progress += 2;
+        bri_store_release(progress, cursor.progress);
+        if (cursor.item != NULL)
+            cursor.item += cursor.item_bytes;
+        if (cursor.result != NULL)
+            cursor.result += cursor.result_bytes;
     }
 }
 
@@ -185,6 +203,8 @@ static uint64_t run_chunk(struct bri_claim *claim)
     if (job->result_bytes != 0)
         memset((char *)bri_at(job->results_at) + begin * job->result_bytes, 0, (end - begin) * job->result_bytes);
     run_items(claim, &task, begin, end);
+    if (__fpending(stdout) > 0) /* a worker may be killed at any time: what its tasks print is not to wait for its end */
+        fflush(stdout);
     return end - begin;
 }
 
