@@ -5,6 +5,7 @@
 #include <sys/types.h>
 #include <unistd.h>
 
+#include "arena/undertaker.h"
 #include "base/error.h"
 #include "plat/process.h"
 
@@ -121,6 +122,17 @@ static void tell_pid(struct bri_slot_shm *entry)
     bri_store_release(&entry->pid, (uint32_t)getpid());
 }
 
+/* Nobody watches a process that the user forked: what it held is passed on when somebody waits for it, or here, before room runs out. */
+static void report_the_ended(void)
+{
+    for (uint32_t slot = 0; slot < BRI_SLOTS; slot++) {
+        enum bri_slot_state state;
+        bri_name name = bri_roster_name_at(slot, &state);
+        if (state == BRI_SLOT_LIVE && bri_load_relaxed(&bri_slot_of(name)->role) == BRI_ROLE_USER)
+            bri_report_if_ended(name);
+    }
+}
+
 int bri_roster_join(void)
 {
     bri_name name;
@@ -133,6 +145,8 @@ int bri_roster_join(void)
     tell_pid(entry);
     bri_store_release(&entry->word, make_word(0, bri_epoch_of(name), BRI_SLOT_LIVE));
     bri_identity->name = name;
+    if ((name & (BRI_SLOTS - 1)) >= BRI_SLOTS / 2)
+        report_the_ended();
     return 0;
 }
 
@@ -146,6 +160,14 @@ int bri_roster_enter(bri_name name)
         return bri_fail(ECANCELED, "the process that started this one has died meanwhile");
     bri_identity->name = name;
     return 0;
+}
+
+void bri_roster_tell_pid(bri_name name, uint32_t pid)
+{
+    uint32_t unknown = 0;
+
+    if (bri_is_alive(name)) /* it may have come and gone */
+        bri_cas_acq_rel(&bri_slot_of(name)->pid, &unknown, pid);
 }
 
 void bri_roster_cancel(bri_name name)

@@ -36,6 +36,9 @@ int bri_roster_join(void);
 /* In the new process: takes the claimed name as its own.  -ECANCELED: the claim was buried meanwhile, its maker died: end. */
 int bri_roster_enter(bri_name name);
 
+/* Which process the claim is for, as soon as its maker knows: one that is killed before it enters is missed by its pid. */
+void bri_roster_tell_pid(bri_name name, uint32_t pid);
+
 /* A claim whose process never came to be. */
 void bri_roster_cancel(bri_name name);
 

@@ -107,18 +107,25 @@ static void claim_of_the_dead(bri_name dead)
     }
 }
 
-static void pass_on_all(void)
+static void pass_on_those(int are_workers)
 {
     uint32_t high = bri_load_acquire(&bri_arena_current->header->slots_high);
 
     for (uint32_t slot = 0; slot < high; slot++) {
         enum bri_slot_state state;
         bri_name name = bri_roster_name_at(slot, &state);
-        if (state != BRI_SLOT_DEAD)
+        if (state != BRI_SLOT_DEAD || (bri_load_relaxed(&bri_slot_of(name)->role) == BRI_ROLE_WORKER) != are_workers)
             continue;
         claim_of_the_dead(name);
         pass_on(name);
     }
+}
+
+/* Workers first: what they were about to pass on is decided by a look into blocks of their pool's owner. */
+static void pass_on_all(void)
+{
+    pass_on_those(1);
+    pass_on_those(0);
 }
 
 static int try_lock(struct bri_mutex_shm *word, bri_name from)

@@ -67,8 +67,8 @@ static uint32_t count_participants(void)
 
     for (uint32_t slot = 0; slot < high; slot++) {
         enum bri_slot_state state;
-        bri_roster_name_at(slot, &state);
-        count += state == BRI_SLOT_LIVE || state == BRI_SLOT_CLAIMED;
+        bri_name name = bri_roster_name_at(slot, &state);
+        count += (state == BRI_SLOT_LIVE || state == BRI_SLOT_CLAIMED) && !bri_roster_has_ended(name);
     }
     return count;
 }

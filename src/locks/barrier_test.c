@@ -233,8 +233,10 @@ static void tags_come_again(void **unused)
     (void)unused;
     barrier->parties = 1;
     assert_int_equal(brood_barrier_wait(barrier, BROOD_NOW), 0);
-    for (uint32_t slot = barrier->width; slot <= stale; slot++)
-        barrier->words[slot] = barrier->inside[slot] = 0;
+    for (uint32_t slot = barrier->width; slot <= stale; slot++) {
+        barrier->words[slot] = 0;
+        barrier->inside[slot] = 0;
+    }
     barrier->width = stale + 1;
     for (uint32_t i = 1; i < GENERATIONS; i++) {
         if (i % 20000 == 1 || i == 0x7fff || i == 0xffff)

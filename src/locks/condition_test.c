@@ -274,7 +274,8 @@ static void the_table_is_bounded(void **unused)
         condition->waiters[i].name = bri_self();
         condition->waiters[i].ticket = i + 1;
     }
-    condition->next = condition->width = BRI_WAITERS;
+    condition->next = BRI_WAITERS;
+    condition->width = BRI_WAITERS;
     take(state);
     assert_refused(brood_condition_wait(condition, BROOD_NOW), EAGAIN, "condition");
     assert_int_equal(brood_condition_notify(condition, 5), 5);

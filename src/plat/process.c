@@ -101,6 +101,7 @@ int bri_pidfd_wait(int pidfd, int64_t deadline)
 struct detach {
     void (*child)(void *argument);
     void *argument;
+    pid_t pid; /* the helper, in the caller's memory */
 };
 
 /* In the helper, on the caller's memory and a stack of its own.  Its exit status tells the caller what fork() said. */
@@ -113,10 +114,11 @@ static int fork_from_helper(void *argument)
         detach.child(detach.argument);
         _exit(127);
     }
+    ((struct detach *)argument)->pid = pid;
     _exit(pid < 0 ? errno & 0xff : 0);
 }
 
-static int run_helper(struct detach *detach, char *stack)
+static pid_t run_helper(struct detach *detach, char *stack)
 {
     int status = 0;
     /* The flags' low byte, the exit signal, is 0: wait() without __WCLONE does not see the helper. */
@@ -127,13 +129,13 @@ static int run_helper(struct detach *detach, char *stack)
     while (waitpid(helper, &status, (int)__WCLONE) < 0 && errno == EINTR) {
     }
     if (WIFEXITED(status))
-        return -WEXITSTATUS(status);
+        return WEXITSTATUS(status) == 0 ? detach->pid : -WEXITSTATUS(status);
     return -EAGAIN; /* the helper was killed; fork() may have worked, the child notices that nobody wants it */
 }
 
-int bri_fork_detached(void (*child)(void *argument), void *argument)
+pid_t bri_fork_detached(void (*child)(void *argument), void *argument)
 {
-    struct detach detach = {child, argument};
+    struct detach detach = {child, argument, 0};
     sigset_t all, before;
     char *stack = mmap(NULL, STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
 
@@ -142,8 +144,8 @@ int bri_fork_detached(void (*child)(void *argument), void *argument)
     /* The helper would run the caller's handlers on the caller's memory. */
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    int error = run_helper(&detach, stack);
+    pid_t pid = run_helper(&detach, stack);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     munmap(stack, STACK_BYTES);
-    return error;
+    return pid;
 }

@@ -22,8 +22,8 @@ int bri_pidfd_wait(int pidfd, int64_t deadline);
 /*
  * Forks a process that is not the caller's child, so that no wait() of the host sees it, with everything that fork() does for the child's
  * locks: a short-lived helper shares the caller's memory (CLONE_VM | CLONE_VFORK, invisible to wait() since its exit signal is 0), calls
- * fork() there, and ends.  Runs child(argument) in the new process, which must not return.  0, or -EAGAIN, -ENOMEM.
+ * fork() there, and ends.  Runs child(argument) in the new process, which must not return.  Its pid, or -EAGAIN, -ENOMEM.
  */
-int bri_fork_detached(void (*child)(void *argument), void *argument);
+pid_t bri_fork_detached(void (*child)(void *argument), void *argument);
 
 #endif

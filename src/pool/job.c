@@ -234,7 +234,7 @@ void bri_job_push_failure(struct bri_job_shm *job, struct bri_failure_shm *failu
         failure->next = head;
     while (!bri_cas_acq_rel(&job->failures, &head, bri_offset_of(failure)));
     bri_fault("job.failure.pushed");
-    bri_block_pass(bri_block_of(failure), 0);
+    bri_block_pass_to_owner(bri_block_of(failure));
 }
 
 void bri_job_outcome(struct bri_job_shm *job, uint64_t item, brood_outcome *ret_outcome)
@@ -260,28 +260,51 @@ static int is_on(_Atomic bri_offset *list, const void *payload)
     return 0;
 }
 
+/* Not when the dead is the owner itself, or the owner's memory is gone already. */
+static int owner_keeps(struct bri_block_shm *block, bri_name dead)
+{
+    bri_name owner = (bri_name)bri_load_acquire(&block->aux[2]);
+
+    return owner != dead && (bri_is_alive(owner) || bri_is_dead_and_unburied(owner));
+}
+
+static int is_job_of(bri_offset job_at, uint64_t owner)
+{
+    return job_at != 0 && bri_heap_is(bri_at(job_at), BRI_KIND_JOB) && bri_job_owner(bri_at(job_at)) == owner;
+}
+
 /* The job is kept by the dead worker's visit, which ends only when it is mourned. */
-static int failure_settle(struct bri_block_shm *block, bri_name dead)
+static int is_failure_wanted(struct bri_block_shm *block)
 {
     bri_offset job_at = bri_load_acquire(&block->aux[0]), reserve_at = bri_load_acquire(&block->aux[1]);
     const void *payload = bri_payload_of(block);
 
-    (void)dead;
     if (reserve_at != 0 && bri_load_acquire((_Atomic bri_offset *)bri_at(reserve_at)) == bri_offset_of(payload))
         return 1;
-    if (job_at == 0)
+    if (!is_job_of(job_at, bri_load_acquire(&block->aux[2])))
         return 0;
     struct bri_job_shm *job = bri_at(job_at);
     return is_on(&job->failures, payload) || is_on(&job->resumes, payload);
 }
 
-/* aux[0]: the word of the job's replies that it is meant for. */
+static int failure_settle(struct bri_block_shm *block, bri_name dead)
+{
+    if (!owner_keeps(block, dead) || !is_failure_wanted(block))
+        return 0;
+    bri_block_pass_to_owner(block);
+    return 1;
+}
+
 static int reply_settle(struct bri_block_shm *block, bri_name dead)
 {
     bri_offset word_at = bri_load_acquire(&block->aux[0]);
 
-    (void)dead;
-    return word_at != 0 && bri_load_acquire((_Atomic bri_offset *)bri_at(word_at)) == bri_offset_of(bri_payload_of(block));
+    if (word_at == 0 || !owner_keeps(block, dead) ||
+        !is_job_of(bri_load_acquire(&block->aux[1]), bri_load_acquire(&block->aux[2])) ||
+        bri_load_acquire((_Atomic bri_offset *)bri_at(word_at)) != bri_offset_of(bri_payload_of(block)))
+        return 0;
+    bri_block_pass_to_owner(block);
+    return 1;
 }
 
 const struct bri_kind_ops bri_failure_ops = {.settle = failure_settle};

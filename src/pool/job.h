@@ -82,7 +82,9 @@ struct bri_job_shm {
     _Atomic bri_offset bell;      /* a BRI_KIND_DATA block with a bri_bell_shm, once the owner has asked for a descriptor */
 };
 
-/* Both are BRI_KIND_FAILURE blocks; aux[0]: the job whose list they are bound for, aux[1]: the word of a seat that keeps them in reserve. */
+/* Both are BRI_KIND_FAILURE blocks; aux[0]: the job whose list they are bound for, aux[1]: the word of a seat that keeps them in reserve.
+ * These and BRI_KIND_REPLY blocks (aux[0]: the word of the job's replies that they are bound for, aux[1]: the job) are passed on to the pool's
+ * owner, aux[2], so that they go when it dies, as its jobs do. */
 struct bri_failure_shm {
     uint64_t index; /* of the item */
     bri_offset next;
@@ -140,6 +142,18 @@ struct bri_job_wish {
 
 /* Lays out and fills the job; owned by the caller.  -ENOMEM; -EINVAL: sizes overflow. */
 int bri_job_make(const struct bri_job_wish *wish, struct bri_job_shm **ret_job);
+
+/* Whose it is. */
+static inline bri_name bri_job_owner(const struct bri_job_shm *job)
+{
+    return bri_tag_owner(bri_load_relaxed(&bri_block_of(job)->tag));
+}
+
+/* To the name in aux[2]. */
+static inline void bri_block_pass_to_owner(struct bri_block_shm *block)
+{
+    bri_block_pass(block, (bri_name)bri_load_relaxed(&block->aux[2]));
+}
 
 /* With its failures, resumes and replies. */
 void bri_job_free(struct bri_job_shm *job);

@@ -161,18 +161,23 @@ static int fork_supervisor(brood_pool *pool)
     pool->supervisor_fd = -1;
     bri_flush_output();
     bri_store_release(&pool->shared->supervisor, supervise.name);
-    error = bri_fork_detached(bri_supervisor_main, &supervise);
-    if (error < 0) {
+    pid_t pid = bri_fork_detached(bri_supervisor_main, &supervise);
+    if (pid < 0) {
         bri_roster_cancel(supervise.name);
-        return bri_fail_os(-error, "cannot start the pool's supervisor");
+        return bri_fail_os(-pid, "cannot start the pool's supervisor");
     }
+    bri_roster_tell_pid(supervise.name, (uint32_t)pid);
     return 0;
 }
 
 static void ring_supervisor(brood_pool *pool)
 {
+    bri_name supervisor = bri_load_acquire(&pool->shared->supervisor);
+
     if (pool->supervisor_fd >= 0)
         bri_pidfd_signal(pool->supervisor_fd, SIGUSR1);
+    else if (!bri_roster_has_ended(supervisor)) /* there was no descriptor left */
+        kill((pid_t)bri_load_acquire(&bri_slot_of(supervisor)->pid), SIGUSR1);
 }
 
 static int has_entered(void *argument)
@@ -198,6 +203,7 @@ static void replace_supervisor(brood_pool *pool)
         pool->supervisor_fd = bri_watch(bri_load_acquire(&pool->shared->supervisor));
         return;
     }
+    bri_pool_bury_workers(pool->shared);
     bri_cas_acq_rel(&pool->shared->reason, &none, (uint32_t)BRI_REASON_SUPERVISOR);
     bri_pool_advance(pool->shared, BRI_POOL_BROKEN);
 }

@@ -60,7 +60,7 @@ struct bri_seat_shm {
     _Atomic uint64_t chunk;                             /* the worker */
     _Atomic uint64_t items;                             /* that this seat's workers have finished, all in all; the worker */
     _Alignas(BRI_CACHE_LINE) _Atomic bri_name name;     /* the supervisor, before the fork */
-    _Atomic int32_t pid;                                /* the supervisor */
+    _Atomic int32_t pid;                                /* the supervisor and the worker, whoever comes to it first */
     _Atomic uint32_t started;                           /* the worker: 1 once its initializer is through */
     _Atomic uint32_t deaths;                            /* the supervisor */
     _Atomic bri_offset spare_failure;                   /* for the outcome DIED: the supervisor fills it, the undertaker takes it */
@@ -164,6 +164,9 @@ struct bri_supervise {
     bri_name name;
 };
 void bri_supervisor_main(void *supervise);
+
+/* Their supervisor was killed, and they die with it: waits for that and buries them. */
+void bri_pool_bury_workers(struct bri_pool_shm *pool);
 
 /* worker.c: the life of a worker, after it has entered the arena. */
 _Noreturn void bri_worker_main(brood_pool *pool, uint32_t index);

@@ -47,7 +47,7 @@ struct supervisor {
 
 /* --- workers --- */
 
-static int fill_spare(_Atomic bri_offset *spare)
+static int fill_spare(_Atomic bri_offset *spare, bri_name owner)
 {
     void *memory;
 
@@ -58,8 +58,9 @@ static int fill_spare(_Atomic bri_offset *spare)
         return error;
     memset(memory, 0, sizeof(struct bri_failure_shm));
     bri_store_release(&bri_block_of(memory)->aux[1], bri_offset_of((const void *)spare));
+    bri_store_release(&bri_block_of(memory)->aux[2], (uint64_t)owner);
     bri_store_release(spare, bri_offset_of(memory));
-    bri_block_pass(bri_block_of(memory), 0);
+    bri_block_pass_to_owner(bri_block_of(memory));
     return 0;
 }
 
@@ -113,10 +114,10 @@ static int try_to_start(struct supervisor *supervisor, uint32_t index)
 {
     struct bri_seat_shm *seat = bri_pool_seat(supervisor->shared, index);
     bri_name name;
-    int error = fill_spare(&seat->spare_failure);
+    int error = fill_spare(&seat->spare_failure, supervisor->shared->owner);
 
     if (error == 0)
-        error = fill_spare(&seat->spare_resume);
+        error = fill_spare(&seat->spare_resume, supervisor->shared->owner);
     if (error == 0)
         error = bri_roster_claim(BRI_ROLE_WORKER, &name);
     if (error < 0)
@@ -278,23 +279,32 @@ static _Noreturn void owner_died(struct supervisor *supervisor)
     bri_leave_and_exit();
 }
 
-/* A predecessor was killed: its workers are dying with it. */
-static void bury_predecessors(struct supervisor *supervisor)
+static void await_end_of(bri_name name)
 {
-    for (uint32_t i = 0; i < supervisor->shared->workers; i++) {
-        struct bri_seat_shm *seat = bri_pool_seat(supervisor->shared, i);
+    int fd = bri_watch(name);
+
+    if (fd >= 0) {
+        bri_pidfd_signal(fd, SIGKILL);
+        bri_pidfd_wait(fd, BROOD_FOREVER);
+        close(fd);
+        return;
+    }
+    while (fd != -ESRCH && !bri_roster_has_ended(name)) /* no descriptor left */
+        poll(NULL, 0, 1);
+}
+
+void bri_pool_bury_workers(struct bri_pool_shm *shared)
+{
+    for (uint32_t i = 0; i < shared->workers; i++) {
+        struct bri_seat_shm *seat = bri_pool_seat(shared, i);
         bri_name name = bri_load_acquire(&seat->name);
-        int fd = bri_watch(name);
-        if (fd >= 0) {
-            bri_pidfd_signal(fd, SIGKILL);
-            bri_pidfd_wait(fd, BROOD_FOREVER);
-            close(fd);
-        }
+        await_end_of(name);
         if (name != 0)
             bri_roster_bury(name, BRI_END_KILLED);
-        bri_store_relaxed(&seat->pid, 0);
     }
-    bri_undertake();
+    bri_undertake(); /* which names the pids that the seats show */
+    for (uint32_t i = 0; i < shared->workers; i++)
+        bri_store_relaxed(&bri_pool_seat(shared, i)->pid, 0);
 }
 
 /* --- the loop --- */
@@ -343,6 +353,7 @@ void bri_supervisor_main(void *argument)
     struct supervisor supervisor = {.pool = supervise->pool, .shared = supervise->pool->shared, .pid = getpid(),
                                     .kill_at = BROOD_FOREVER};
 
+    bri_fault("supervisor.forked");
     if (bri_roster_enter(supervise->name) < 0)
         _exit(127);
     prctl(PR_SET_CHILD_SUBREAPER, 1);
@@ -352,9 +363,13 @@ void bri_supervisor_main(void *argument)
         end(&supervisor);
     }
     supervisor.owner = bri_watch(supervisor.shared->owner);
-    bury_predecessors(&supervisor);
-    if (supervisor.owner < 0)
+    bri_pool_bury_workers(supervisor.shared);
+    if (supervisor.owner == -ESRCH)
         owner_died(&supervisor);
+    if (supervisor.owner < 0) {
+        give_up(&supervisor, BRI_REASON_RESOURCES, supervisor.owner);
+        end(&supervisor);
+    }
     for (;;)
         turn(&supervisor);
 }

@@ -73,6 +73,8 @@ int brood_task_reply_reserve(brood_task *task, size_t bytes, void **ret_memory)
     int error = bri_heap_alloc(BRI_KIND_REPLY, bytes, bri_self(), &memory);
     if (error < 0)
         return error;
+    bri_store_relaxed(&bri_block_of(memory)->aux[1], bri_offset_of(task->job));
+    bri_store_relaxed(&bri_block_of(memory)->aux[2], (uint64_t)bri_job_owner(task->job));
     bri_store_release(&bri_block_of(memory)->aux[0], bri_offset_of(bri_job_reply(task->job, task->index)));
     drop_reply(task);
     task->reply = memory;
@@ -104,6 +106,7 @@ static void record_failure(brood_task *task)
         _exit(NO_MEMORY_EXIT);
     struct bri_failure_shm *failure = memory;
     *failure = (struct bri_failure_shm){.index = task->index, .outcome = task->outcome};
+    bri_store_relaxed(&bri_block_of(memory)->aux[2], (uint64_t)bri_job_owner(task->job));
     bri_store_release(&bri_block_of(memory)->aux[0], bri_offset_of(task->job));
     bri_job_push_failure(task->job, failure);
 }
@@ -114,7 +117,7 @@ static void attach_reply(brood_task *task)
         return;
     bri_store_release(bri_job_reply(task->job, task->index), bri_offset_of(task->reply));
     bri_fault("task.replied");
-    bri_block_pass(bri_block_of(task->reply), 0);
+    bri_block_pass_to_owner(bri_block_of(task->reply));
 }
 
 /* What only few items need. */
@@ -230,6 +233,7 @@ _Noreturn void bri_worker_main(brood_pool *pool, uint32_t index)
     uint64_t done = 0;
 
     bri_trace("worker %u: begins", index);
+    bri_store_release(&seat->pid, (int32_t)getpid()); /* its supervisor may not have come to it yet, or never */
     initialize(pool, seat);
     while (bri_wait(&shared->work, bri_claim_any, &claim, BROOD_FOREVER, 0) == BRI_CLAIMED) {
         uint64_t items = run_chunk(&claim);

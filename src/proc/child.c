@@ -88,13 +88,13 @@ int bri_exit_code_of(int status)
 int bri_watch(bri_name name)
 {
     if (name == 0 || bri_roster_has_ended(name))
-        return -1;
+        return -ESRCH;
     int fd = bri_pidfd_open((pid_t)bri_load_acquire(&bri_slot_of(name)->pid));
     if (fd >= 0 && bri_roster_has_ended(name)) {
         close(fd);
-        return -1;
+        return -ESRCH;
     }
-    return fd < 0 ? -1 : fd;
+    return fd;
 }
 
 _Noreturn void bri_leave_and_exit(void)

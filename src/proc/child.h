@@ -28,7 +28,7 @@ void bri_signal_drain(int descriptor);
 /* waitpid's status as multiprocessing has it: the exit code, or minus the signal. */
 int bri_exit_code_of(int status);
 
-/* A descriptor of the participant, or -1 when it has ended. */
+/* A descriptor of the participant; -ESRCH when it has ended, -EMFILE, -ENFILE. */
 int bri_watch(bri_name name);
 
 /* The caller holds nothing any more: its slot is free at once.  Then _exit. */

@@ -45,6 +45,18 @@ static _Noreturn void run_child(const struct bri_keep *keep, bri_name name, pid_
     bri_child_end(keep->function(keep->argument) & 0xff);
 }
 
+/* It does not become a process that nobody keeps. */
+static _Noreturn void abandon_child(struct watch *watch, int error)
+{
+    bri_name child = bri_load_relaxed(&watch->record->child);
+
+    kill(watch->child, SIGKILL);
+    waitpid(watch->child, NULL, 0);
+    bri_roster_bury(child, BRI_END_KILLED);
+    bri_undertake();
+    fail(watch->record, error);
+}
+
 static pid_t fork_child(const struct bri_keep *keep)
 {
     bri_name name;
@@ -117,6 +129,7 @@ void bri_keeper_main(void *argument)
     const struct bri_keep *keep = argument;
     struct watch watch = {.record = keep->record};
 
+    bri_fault("keeper.forked");
     if (bri_roster_enter(keep->name) < 0)
         _exit(127);
     if (keep->record->is_daemon)
@@ -125,11 +138,9 @@ void bri_keeper_main(void *argument)
     watch.child = fork_child(keep);
     bri_close_descriptors();
     watch.signals = bri_signal_descriptor();
-    if (watch.signals < 0) {
-        kill(watch.child, SIGKILL);
-        fail(keep->record, watch.signals);
-    }
     watch.starter = bri_watch(bri_load_relaxed(&keep->record->starter));
+    if (watch.signals < 0 || (watch.starter < 0 && watch.starter != -ESRCH))
+        abandon_child(&watch, watch.signals < 0 ? watch.signals : watch.starter);
     set_state(keep->record, BRI_PROCESS_RUNNING);
     if (watch.starter < 0)
         starter_died(&watch);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* brood_process: the starter's side; see record.h. */
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -91,7 +92,7 @@ static int has_started(void *argument)
     return bri_report_if_ended(process->keeper) || !bri_is_alive(process->keeper) ? 2 : 0;
 }
 
-/* The keeper has ended already: a descriptor that says so for ever. */
+/* Readable for ever, as for a keeper that has ended.  Opened before the fork, so that having no descriptor is found out in time. */
 static int open_ended(void)
 {
     int fd = eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -99,11 +100,46 @@ static int open_ended(void)
     return fd < 0 ? bri_fail_os(errno, "no descriptor for the process") : fd;
 }
 
+/* The keeper's takes the number of the one that says "ended". */
 static int open_descriptor(brood_process *process)
 {
     int fd = bri_watch(process->keeper);
 
-    return fd >= 0 ? fd : open_ended();
+    if (fd == -ESRCH)
+        return 0;
+    if (fd < 0) { /* the only one left */
+        close(process->fd);
+        process->fd = fd = bri_watch(process->keeper);
+        return fd < 0 ? bri_fail_os(-fd, "no descriptor for the process") : 0;
+    }
+    dup3(fd, process->fd, O_CLOEXEC);
+    close(fd);
+    return 0;
+}
+
+/* The keeper was killed after its child had entered, which goes on: true. */
+static int adopt_orphan(struct bri_process_shm *record)
+{
+    bri_name child = bri_load_acquire(&record->child);
+    uint32_t starting = BRI_PROCESS_STARTING;
+
+    if (!bri_is_alive(child) || !bri_cas_acq_rel(&record->state, &starting, (uint32_t)BRI_PROCESS_LOST))
+        return 0;
+    bri_store_relaxed(&record->pid, (int32_t)bri_load_acquire(&bri_slot_of(child)->pid));
+    return 1;
+}
+
+static int wait_until_started(brood_process *process)
+{
+    int how = bri_wait(&process->record->event, has_started, process, BROOD_FOREVER, SLICE_MS * BRI_NS_PER_MS);
+    int failed = state_of(process) == BRI_PROCESS_FAILED;
+    int error = (int)bri_load_relaxed(&process->record->status);
+
+    if (!failed && (how != 2 || adopt_orphan(process->record)))
+        return 0;
+    bri_process_leave(process->record, BRI_GONE_STARTER);
+    return failed ? bri_fail_os(-error, "cannot start a process for %s", process->name)
+                  : bri_fail(EAGAIN, "the keeper of process %s was killed while it started", process->name);
 }
 
 static int fork_keeper(brood_process *process, brood_process_function *function, void *argument)
@@ -112,22 +148,25 @@ static int fork_keeper(brood_process *process, brood_process_function *function,
 
     pthread_sigmask(SIG_SETMASK, NULL, &keep.mask);
     bri_flush_output();
-    int error = bri_fork_detached(bri_keeper_main, &keep);
-    if (error < 0) {
+    pid_t pid = bri_fork_detached(bri_keeper_main, &keep);
+    if (pid < 0) {
         bri_roster_cancel(process->keeper);
         bri_process_leave(process->record, BRI_GONE_BOTH);
-        return bri_fail_os(-error, "cannot start a process for %s", process->name);
+        return bri_fail_os(-pid, "cannot start a process for %s", process->name);
     }
-    int how = bri_wait(&process->record->event, has_started, process, BROOD_FOREVER, SLICE_MS * BRI_NS_PER_MS);
-    int failed = state_of(process) == BRI_PROCESS_FAILED;
-    if (failed)
-        error = (int)bri_load_relaxed(&process->record->status);
-    if (how == 2 || failed) {
-        bri_process_leave(process->record, BRI_GONE_STARTER);
-        return failed ? bri_fail_os(-error, "cannot start a process for %s", process->name)
-                      : bri_fail(EAGAIN, "the keeper of process %s was killed while it started", process->name);
-    }
-    return 0;
+    bri_roster_tell_pid(process->keeper, (uint32_t)pid);
+    return wait_until_started(process);
+}
+
+/* Runs, but nobody could ask after it. */
+static int give_up(brood_process *process, int error)
+{
+    int fd = bri_pidfd_open((pid_t)bri_load_relaxed(&process->record->pid));
+
+    if (fd >= 0)
+        bri_pidfd_signal(fd, SIGKILL), close(fd);
+    bri_process_leave(process->record, BRI_GONE_STARTER);
+    return error;
 }
 
 int brood_process_start(brood_process_function *function, void *argument, const brood_process_options *options,
@@ -147,12 +186,16 @@ int brood_process_start(brood_process_function *function, void *argument, const 
     brood_process *process = make_handle(known.name);
     if (process == NULL)
         return bri_fail(ENOMEM, "no memory for a process handle");
-    error = make_record(process, known.daemon);
+    error = process->fd = open_ended();
+    if (error >= 0)
+        error = make_record(process, known.daemon);
     if (error == 0)
         error = fork_keeper(process, function, argument);
-    if (error == 0)
-        process->fd = open_descriptor(process);
+    if (error == 0 && (error = open_descriptor(process)) < 0)
+        error = give_up(process, error);
     if (error < 0) {
+        if (process->fd >= 0)
+            close(process->fd);
         free(process);
         return error;
     }
@@ -163,6 +206,13 @@ int brood_process_start(brood_process_function *function, void *argument, const 
 
 /* --- join and the rest --- */
 
+static int has_child_ended(void *argument)
+{
+    const brood_process *process = argument;
+
+    return bri_roster_has_ended(bri_load_relaxed(&process->record->child));
+}
+
 /* The keeper was killed; the child may live on without it. */
 static int join_orphan(brood_process *process, int64_t deadline)
 {
@@ -170,7 +220,9 @@ static int join_orphan(brood_process *process, int64_t deadline)
 
     bri_report_if_ended(process->keeper);
     int fd = bri_watch(child);
-    int error = fd >= 0 ? bri_pidfd_wait(fd, deadline) : 0;
+    int error = fd >= 0        ? bri_pidfd_wait(fd, deadline)
+                : fd == -ESRCH ? 0
+                               : bri_wait(&process->record->event, has_child_ended, process, deadline, SLICE_MS * BRI_NS_PER_MS);
     if (fd >= 0)
         close(fd);
     if (error < 0)

@@ -126,6 +126,12 @@ static void forget(struct bri_bell_shm *bell, struct bri_bell_entry_shm *entry)
     bri_store_release(&entry->name, (bri_name)0);
 }
 
+static void close_pipe(int fd, uint64_t inode)
+{
+    if (is_pipe(fd, inode))
+        close(fd);
+}
+
 /* Nobody may have reported the deaths of those who have the places. */
 static void report_the_dead(struct bri_bell_shm *bell)
 {
@@ -156,8 +162,10 @@ static int find_or_make(struct bri_bell_shm *bell)
 
     if (entry != NULL && is_pipe(bri_load_relaxed(&entry->read_fd), bri_load_relaxed(&entry->inode)))
         return bri_load_relaxed(&entry->read_fd);
-    if (entry != NULL)
+    if (entry != NULL) { /* the user has closed it */
         forget(bell, entry);
+        close_pipe(bri_load_relaxed(&entry->write_fd), bri_load_relaxed(&entry->inode));
+    }
     entry = find(bell, 0);
     return entry == NULL ? -EAGAIN : make_pipe(entry);
 }
@@ -178,12 +186,6 @@ int bri_bell_open(struct bri_bell_shm *bell, bri_bell_is_ready *is_ready, void *
     if (fd >= 0)
         bri_bell_quiet(bell, is_ready, argument);
     return fd;
-}
-
-static void close_pipe(int fd, uint64_t inode)
-{
-    if (is_pipe(fd, inode))
-        close(fd);
 }
 
 void bri_bell_close(struct bri_bell_shm *bell)

@@ -66,6 +66,7 @@ int brood_queue_create(const brood_queue_options *options, brood_queue **ret_que
     struct bri_queue_shm *queue = payload;
     queue->max_messages = bound(known.max_messages);
     queue->max_bytes = bound(known.max_bytes);
+    bri_store_release(&bri_block_of(queue)->aux[2], BRI_READY); /* mourn may come */
     error = bri_segment_create(queue);
     if (error < 0) {
         bri_heap_free(queue);

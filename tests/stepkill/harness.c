@@ -93,14 +93,14 @@ static struct board *new_board(const struct stepkill_scenario *scenario)
     struct trace *trace = &board->trace;
     trace->capacity = (scenario->max_steps != 0 ? scenario->max_steps : DEFAULT_MAX_STEPS) + 1;
     trace->ip = stepkill_shared(trace->capacity * sizeof *trace->ip);
-    trace->visit = stepkill_shared(trace->capacity * sizeof *trace->visit);
+    trace->place = stepkill_shared(trace->capacity * sizeof *trace->place);
     return board;
 }
 
 static void free_board(struct board *board)
 {
     munmap(board->trace.ip, board->trace.capacity * sizeof *board->trace.ip);
-    munmap(board->trace.visit, board->trace.capacity * sizeof *board->trace.visit);
+    munmap(board->trace.place, board->trace.capacity * sizeof *board->trace.place);
     munmap(board, sizeof *board);
 }
 
@@ -136,23 +136,32 @@ static void print_failures(struct board *board, const struct stepkill_options *o
 }
 
 /* TAP for one scenario; true if it is as expected. */
-static bool report(const struct stepkill_scenario *s, struct board *board,
-                   const struct stepkill_options *options, int number)
+static bool report(const struct lane *lane, int number, double took)
 {
     static const char *const remarks[] = {"", " (must wedge)", " (must violate)"};
+    const struct stepkill_scenario *s = lane->scenario;
+    struct board *board = lane->board;
     const bool ok = is_as_expected(board, s->expect);
     printf("%s %d - %s: %lu kill points, %lu wedged, %lu violations%s\n", ok ? "ok" : "not ok", number,
            s->name, atomic_load(&board->points), atomic_load(&board->wedges),
            atomic_load(&board->violations), remarks[s->expect]);
+    printf("# %lu instructions, stride %lu, %.1f s\n", board->trace.length, lane_stride(lane), took);
     if (atomic_load(&board->repeats) > 0)
         printf("# %lu runs left the recorded way and were repeated with single steps\n",
                atomic_load(&board->repeats));
     if (atomic_load(&board->broken_lanes) > 0)
         printf("# the harness itself died in %u lanes\n", atomic_load(&board->broken_lanes));
     if (!ok || s->expect != STEPKILL_CLEAN)
-        print_failures(board, options);
+        print_failures(board, lane->options);
     fflush(stdout);
     return ok;
+}
+
+static double seconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
 struct totals {
@@ -165,12 +174,13 @@ static void run_scenario(const struct stepkill_scenario *s, const struct stepkil
 {
     struct lane lane = {.scenario = s, .options = options, .board = new_board(s)};
     struct board *board = lane.board;
+    const double start = seconds();
     atomic_store(&board->next_k, options->from);
     run_lanes(&lane, 1, be_measurer);
     if (atomic_load(&board->failures_used) == 0)
         run_lanes(&lane, count_lanes(options), be_enumerator);
     totals->number++;
-    totals->bad += !report(s, board, options, totals->number);
+    totals->bad += !report(&lane, totals->number, seconds() - start);
     totals->points += atomic_load(&board->points);
     totals->traps += atomic_load(&board->traps);
     free_board(board);
@@ -188,13 +198,6 @@ static int count_wanted(const struct stepkill_scenario *const *arrays, const cha
         for (const struct stepkill_scenario *s = *arrays; s->name != NULL; s++)
             count += is_wanted(s, only);
     return count;
-}
-
-static double seconds(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
 int stepkill_run(const struct stepkill_scenario *const *arrays, const struct stepkill_options *options)

@@ -310,9 +310,19 @@ static bool is_done(const struct lane *lane, unsigned long k)
     return k >= lane->board->trace.length && atomic_load(&lane->board->over_runs) >= OVER_RUNS;
 }
 
+unsigned long lane_stride(const struct lane *lane)
+{
+    const unsigned long most = lane->scenario->most_points, length = lane->board->trace.length;
+    if (lane->options->stride != 0)
+        return lane->options->stride;
+    if (most == 0 || length <= most || lane->options->to != 0)
+        return 1;
+    return (length + most - 1) / most | 1; /* odd: steps of loops are often even */
+}
+
 void be_enumerator(const struct lane *lane)
 {
-    const unsigned long stride = lane->options->stride != 0 ? lane->options->stride : 1;
+    const unsigned long stride = lane_stride(lane);
     for (;;) {
         const unsigned long k = atomic_fetch_add(&lane->board->next_k, stride);
         if (is_done(lane, k))
@@ -329,5 +339,5 @@ void be_measurer(const struct lane *lane)
     run_once(lane, most, 1);
     if (lane->run->end == ADVANCE_STEPPED && lane->run->phase == PHASE_DONE)
         note_violation(lane, "the operation is not over after %lu instructions", most);
-    trace_count_visits(trace);
+    trace_number_places(trace);
 }

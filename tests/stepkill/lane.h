@@ -59,4 +59,7 @@ extern struct run *current_run;
 void be_measurer(const struct lane *lane);
 void be_enumerator(const struct lane *lane);
 
+/* From one kill point to the next. */
+unsigned long lane_stride(const struct lane *lane);
+
 #endif

@@ -9,9 +9,13 @@
 
 /* A new scenarios_x.c: declare its array here, and add a line to the table. */
 extern const struct stepkill_scenario stepkill_selftest[];
+extern const struct stepkill_scenario stepkill_locks[];
+extern const struct stepkill_scenario stepkill_pool[];
 
 static const struct stepkill_scenario *const scenarios[] = {
     stepkill_selftest,
+    stepkill_locks,
+    stepkill_pool,
     NULL,
 };
 
@@ -20,7 +24,8 @@ static const char help[] =
     "Kills each operation after its k-th instruction, for every k, and checks the survivors.\n"
     "  --only NAME        scenarios whose name starts so\n"
     "  --from K --to K    these kill points only\n"
-    "  --stride S         every S-th kill point\n"
+    "  --stride S         every S-th kill point (default: 1, but long scenarios are sampled)\n"
+    "  --full             --stride 1\n"
     "  --timeout-ms N     of one run (default: the scenario's, or 5000)\n"
     "  --max-failures N   give a scenario up after so many (default 10)\n"
     "  --jobs N           lanes in parallel (default: one per usable CPU)\n"
@@ -33,6 +38,7 @@ static const struct option long_options[] = {
     {"to", required_argument, NULL, 't'},         {"stride", required_argument, NULL, 's'},
     {"timeout-ms", required_argument, NULL, 'm'}, {"max-failures", required_argument, NULL, 'x'},
     {"jobs", required_argument, NULL, 'j'},       {"plain", no_argument, NULL, 'p'},
+    {"full", no_argument, NULL, 'F'},
     {"list", no_argument, NULL, 'l'},             {"help", no_argument, NULL, 'h'},
     {NULL, 0, NULL, 0},
 };
@@ -82,6 +88,9 @@ static int parse_option(int option, struct stepkill_options *options)
         return 1;
     case 'p':
         options->plain = 1;
+        return 1;
+    case 'F':
+        options->stride = 1;
         return 1;
     default:
         return 0;

@@ -26,7 +26,8 @@ enum {
     TICK_US = 5000,
     QUIET_TICKS = 10,            /* asleep that long in one system call: for good */
     ADOPT_WAIT_MS = 2000,
-    SHORTCUT_MIN_STEPS = 16,     /* what setting a breakpoint costs, and a margin */
+    HOP_COST = 8,                /* in steps: what setting a breakpoint costs */
+    RAREST = 32,                 /* arrivals: places as rare as that are worth a hop on the way to another hop */
 };
 
 enum pace { FREELY, ONE_STEP };
@@ -235,48 +236,83 @@ static enum advance step_to(struct tracee *t, unsigned long k, struct trace *rec
     return ADVANCE_STEPPED;
 }
 
-/* The cheapest j <= k: visit[j] stops at the breakpoint, then k - j steps. 0: no shortcut pays. */
-static unsigned long choose_shortcut(const struct trace *known, unsigned long k)
+struct hop {
+    unsigned long to;            /* 0: none */
+    unsigned long cost;          /* in steps, with the steps from there to k */
+    uint32_t arrivals;           /* at ip[to], from where it starts */
+};
+
+/* The best of all single hops. rare[n], where not NULL: the last place that is arrived at up to 2^n times. */
+static struct hop choose_last_hop(const struct trace *known, unsigned long from, unsigned long k, uint32_t *counts,
+                                  struct hop *rare)
 {
-    unsigned long best = 0, best_cost = k;
-    if (k < SHORTCUT_MIN_STEPS)
-        return 0;
-    for (unsigned long j = k; j > 0 && k - j < best_cost; j--) {
-        const unsigned long cost = known->visit[j] + (k - j);
-        if (known->visit[j] != TRACE_NEVER && known->ip[j] != known->ip[0] && cost < best_cost) {
-            best = j;
-            best_cost = cost;
-        }
+    struct hop best = {0, k - from, 0};
+    memset(counts, 0, known->places * sizeof *counts);
+    for (unsigned long i = from + 1; i <= k; i++) {
+        const uint32_t place = known->place[i];
+        if (place == TRACE_NEVER || place == known->place[from])
+            continue;
+        const struct hop hop = {i, HOP_COST + counts[place] + 1 + k - i, ++counts[place]};
+        if (hop.cost < best.cost)
+            best = hop;
+        for (unsigned n = 0; rare != NULL && 1u << n <= RAREST; n++)
+            if (hop.arrivals <= 1u << n)
+                rare[n] = hop;
     }
-    return best_cost + SHORTCUT_MIN_STEPS < k ? best : 0;
+    return best;
 }
 
-static enum advance run_to(struct tracee *t, const struct trace *known, unsigned long j)
+/* The next hop, perhaps only to where the last one is cheaper. counts has room for each place. */
+static struct hop choose_hop(const struct trace *known, unsigned long from, unsigned long k, uint32_t *counts)
 {
-    if (!set_breakpoint(t->pid, known->ip[j]))
-        return ADVANCE_ASTRAY;
-    for (uint32_t visit = 0; visit < known->visit[j]; visit++) {
-        const enum event event = resume(t, FREELY);
-        if (event != EVENT_TRAP || is_over(t) || read_ip(t->pid) != known->ip[j])
-            return ADVANCE_ASTRAY;
+    struct hop rare[16] = {{0}};
+    struct hop best = choose_last_hop(known, from, k, counts, rare);
+    for (unsigned n = 0; 1u << n <= RAREST; n++) {
+        if (rare[n].to == 0)
+            continue;
+        const struct hop last = choose_last_hop(known, rare[n].to, k, counts, NULL);
+        rare[n].cost = HOP_COST + rare[n].arrivals + last.cost;
+        if (rare[n].cost < best.cost)
+            best = rare[n];
     }
-    t->steps = j;
-    return set_breakpoint(t->pid, 0) ? ADVANCE_STEPPED : ADVANCE_ASTRAY;
+    return best;
+}
+
+static bool run_to(struct tracee *t, const struct trace *known, const struct hop *hop)
+{
+    if (!set_breakpoint(t->pid, known->ip[hop->to]))
+        return false;
+    for (uint32_t arrival = 0; arrival < hop->arrivals; arrival++) {
+        const enum event event = resume(t, FREELY);
+        if (event != EVENT_TRAP || is_over(t) || read_ip(t->pid) != known->ip[hop->to])
+            return false;
+    }
+    t->steps = hop->to;
+    return set_breakpoint(t->pid, 0);
+}
+
+/* Near k, if that is on the recorded way; else to its end. */
+static bool hop_towards(struct tracee *t, unsigned long k, const struct trace *known)
+{
+    const unsigned long to = k < known->length ? k : known->length - 1;
+    uint32_t *counts = calloc(known->places, sizeof *counts);
+    bool is_on_its_way = counts != NULL;
+    for (struct hop hop = {1, 0, 0}; is_on_its_way && hop.to != 0;) {
+        hop = choose_hop(known, t->steps, to, counts);
+        is_on_its_way = hop.to == 0 || run_to(t, known, &hop);
+    }
+    free(counts);
+    return is_on_its_way && step_to(t, to, NULL) == ADVANCE_STEPPED && read_ip(t->pid) == known->ip[to];
 }
 
 static enum advance advance(struct tracee *t, unsigned long k, struct trace *record,
                             const struct trace *known)
 {
-    const bool is_known = known != NULL && k < known->length && read_ip(t->pid) == known->ip[0];
-    const unsigned long j = is_known ? choose_shortcut(known, k) : 0;
+    if (known != NULL && read_ip(t->pid) == known->ip[0] && !hop_towards(t, k, known))
+        return ADVANCE_ASTRAY;
     if (record != NULL)
         record->ip[record->length++] = read_ip(t->pid);
-    if (j == 0)
-        return step_to(t, k, record);
-    if (run_to(t, known, j) != ADVANCE_STEPPED || step_to(t, k, NULL) != ADVANCE_STEPPED
-        || read_ip(t->pid) != known->ip[k])
-        return ADVANCE_ASTRAY;
-    return ADVANCE_STEPPED;
+    return step_to(t, k, record);
 }
 
 enum advance tracee_advance(struct tracee *t, unsigned long k, struct trace *record,
@@ -398,38 +434,33 @@ int tracee_adopt(struct tracee *t)
 
 /* --- recorded ways ---------------------------------------------------------------------------- */
 
-struct visits {
+struct place {
     uint64_t ip;
-    uint32_t count;
+    uint32_t number;
 };
 
-static struct visits *find_visits(struct visits *table, size_t mask, uint64_t ip)
+static struct place *find_place(struct place *table, size_t mask, uint64_t ip, uint32_t *count)
 {
     size_t i = (size_t)(ip * 0x9E3779B97F4A7C15u >> 20) & mask;
     while (table[i].ip != 0 && table[i].ip != ip)
         i = (i + 1) & mask;
-    table[i].ip = ip;
+    if (table[i].ip == 0)
+        table[i] = (struct place){ip, (*count)++};
     return &table[i];
 }
 
-void trace_count_visits(struct trace *trace)
+void trace_number_places(struct trace *trace)
 {
     size_t slots = 64;
     while (slots < trace->length * 2)
         slots *= 2;
-    struct visits *table = calloc(slots, sizeof *table);
-    for (unsigned long i = 0; i < trace->length; i++) {
-        if (table == NULL) {
-            trace->visit[i] = TRACE_NEVER;
-            continue;
-        }
-        struct visits *v = find_visits(table, slots - 1, trace->ip[i]);
-        const bool repeats = i > 0 && trace->ip[i] == trace->ip[i - 1];
-        if (repeats || v->count == TRACE_NEVER)
-            v->count = TRACE_NEVER;
-        else
-            v->count++;
-        trace->visit[i] = v->count;
+    struct place *table = calloc(slots, sizeof *table);
+    for (unsigned long i = 0; table != NULL && i < trace->length; i++) {
+        struct place *place = find_place(table, slots - 1, trace->ip[i], &trace->places);
+        if (i > 0 && trace->ip[i] == trace->ip[i - 1])
+            place->number = TRACE_NEVER;
     }
+    for (unsigned long i = 0; i < trace->length; i++)
+        trace->place[i] = table == NULL ? TRACE_NEVER : find_place(table, slots - 1, trace->ip[i], NULL)->number;
     free(table);
 }

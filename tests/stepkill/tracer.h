@@ -9,21 +9,21 @@
 #include <stdint.h>
 
 /*
- * The recorded way of an operation: ip[i] is the address after i steps, visit[i] how often it had been
- * reached by then (from 1). To get to step k, run freely until the visit[j]-th arrival at ip[j], for some
- * j <= k, and step the rest. It is exact as long as the operation goes the recorded way; the address at k
- * tells if it did not.
+ * The recorded way of an operation: ip[i] is the address after i steps, place[i] a small number for that address.
+ * To get to step k, hop: run freely until the n-th arrival at ip[j], for some j <= k, again from there, and step
+ * the rest. It is exact as long as the operation goes the recorded way; the address at k tells if it did not.
  */
 struct trace {
     unsigned long length;        /* entries in use: steps + 1 */
     unsigned long capacity;
     uint64_t *ip;
-    uint32_t *visit;             /* TRACE_NEVER: not to be counted (rep-prefixed instructions) */
+    uint32_t *place;             /* TRACE_NEVER: arrivals are not to be counted (rep-prefixed instructions) */
+    uint32_t places;
 };
 
 #define TRACE_NEVER UINT32_MAX
 
-void trace_count_visits(struct trace *trace);
+void trace_number_places(struct trace *trace);
 
 enum advance {
     ADVANCE_STEPPED,             /* k instructions done, the victim is stopped */

@@ -1,0 +1,345 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef WORKERS
+#define WORKERS 2
+#endif
+#ifndef CHUNKS
+#define CHUNKS 2
+#endif
+#ifndef ITEMS
+#define ITEMS 2              /* of a chunk */
+#endif
+#ifndef CRASHES
+#define CRASHES 2
+#endif
+#define BIT(p) (1 << (p))
+#define MORTALS (WORKERS + 1) /* workers, an undertaker; another undertaker goes on */
+#define NONE 255
+#define FREE 0               /* chunk words; seat + 1: claimed */
+#define CANCELLED 254
+#define DONE 255
+#define VISITS 1
+#define VALID 2
+#define FIRST(c) ((c) * ITEMS)
+#define END(c) (((c) + 1) * ITEMS)
+
+/* the job */
+byte chunk_word[CHUNKS];
+byte resume[CHUNKS];         /* the item that the chunk goes on with; 0: none */
+byte counts[WORKERS];        /* chunks done << 4 | last chunk + 1 */
+byte cancelled;
+byte died;                   /* failures: DIED, a bit per item */
+bool complete;
+bool offered = true;         /* the ring's entry is this job */
+bool passed;                 /* the ring's head is beyond it: it is found among the returns only */
+byte again;                  /* counts what was put among the returns */
+
+/* seats */
+byte visiting[WORKERS];
+byte chunk[WORKERS] = NONE;
+byte progress[WORKERS];      /* item << 1 | RUNNING */
+
+/* bits per participant: workers, undertakers */
+byte undertaker;             /* owner word: participant + 1 */
+byte dead;
+byte buried;
+byte dying;
+
+bool rung = true;            /* the owner's event and the obituary, see wait.pml */
+
+/* ghosts */
+byte began, value;           /* a bit per item */
+byte fell;                   /* items that ran when their worker was killed */
+bool freed, finished;
+
+#define TOUCH assert(!freed) /* the job's memory */
+#define LAST(count) ((count) & 15)
+
+inline check_outcomes()
+{
+    d_step {
+        assert(died == fell);
+        i = 0;
+        do
+        :: i < CHUNKS * ITEMS ->
+            assert(chunk_word[i / ITEMS] == DONE || chunk_word[i / ITEMS] == CANCELLED);
+            if
+            :: died & BIT(i) -> assert(began & BIT(i))
+            :: else ->
+                if
+                :: chunk_word[i / ITEMS] == CANCELLED && i >= resume[i / ITEMS] -> assert(!(began & BIT(i)))
+                :: else -> assert(value & BIT(i))
+                fi
+            fi;
+            i++
+        :: else -> break
+        od;
+        i = 0
+    }
+}
+
+/* bri_job_complete_if_counted: a sum that is not one step; CAS; signal */
+inline complete_if_counted()
+{
+    d_step { TOUCH; sum = cancelled + (counts[0] >> 4) };
+#if WORKERS > 2
+    sum = sum + (counts[1] >> 4);
+#endif
+    if
+    :: atomic {
+           sum + (counts[WORKERS - 1] >> 4) == CHUNKS && !complete ->
+           sum = 0;
+           check_outcomes();
+           complete = true
+       };
+       rung = true
+    :: d_step { else -> sum = 0 }
+    fi
+}
+
+inline count_chunk(seat, c)
+{
+#ifdef BUG_TWO_STORES
+    counts[seat] = counts[seat] + 16;
+    counts[seat] = (counts[seat] & 240) | (c + 1)
+#else
+    counts[seat] = ((counts[seat] & 240) + 16) | (c + 1)
+#endif
+}
+
+proctype Worker(byte me) provided (dying == 0 || (dying & BIT(_pid - 1)))
+{
+    byte c, item, sum, seen, i;
+
+    do
+    :: {
+        do
+        :: d_step {
+               !passed || again != seen ->
+               seen = again;
+#ifdef BUG_STALE_CHUNK
+               chunk[me] = 0;                                    /* left from a chunk of another job */
+#else
+               chunk[me] = NONE;
+#endif
+               visiting[me] = VISITS                             /* J1 */
+            };
+            if
+            :: offered ->
+#ifndef BUG_NO_VISIT
+                visiting[me] = VISITS | VALID;                   /* J2 */
+#endif
+                do
+                :: d_step { c < CHUNKS && chunk_word[c] == FREE ->
+                       TOUCH;
+#ifndef BUG_PROGRESS_STAYS
+                       progress[me] = 0                          /* J3 */
+#endif
+                   };
+                   if
+                   :: d_step { chunk_word[c] == FREE -> chunk_word[c] = me + 1 };  /* J4 */
+                       d_step { chunk[me] = c; item = (resume[c] > FIRST(c) -> resume[c] : FIRST(c)) };  /* J5 */
+                       do                                        /* J6 */
+                       :: d_step { item < END(c) ->
+                              progress[me] = item << 1 | 1;
+                              assert(!(began & BIT(item)));      /* no item runs twice */
+                              began = began | BIT(item)
+                          };
+                          d_step { TOUCH; value = value | BIT(item); item++; progress[me] = item << 1 }
+                       :: d_step { item == END(c) ->
+#ifdef BUG_SUM_BEFORE_COUNT                                      /* its own count is still in its store buffer */
+                              sum = 1 + cancelled + (counts[0] >> 4) + (counts[WORKERS - 1] >> 4);
+#endif
+                              chunk_word[c] = DONE; item = 0     /* J7 */
+                          } break
+                       od;
+                       count_chunk(me, c);                       /* J8 */
+                       c++
+                   :: d_step { chunk_word[c] != FREE -> c++ }
+                   fi
+                :: d_step { c < CHUNKS && chunk_word[c] != FREE -> TOUCH; c++ }
+                :: d_step { c == CHUNKS -> c = 0; passed = true } break
+                od;
+#ifdef BUG_SUM_BEFORE_COUNT
+                if
+                :: sum == CHUNKS && !complete -> sum = 0; complete = true; rung = true
+                :: else -> sum = 0
+                fi;
+#else
+                complete_if_counted();
+#endif
+                visiting[me] = 0
+            :: !offered -> visiting[me] = 0
+            fi
+        od
+       } unless {
+           d_step { dying & BIT(me) -> dying = 0; c = 0; item = 0; sum = 0; seen = 0; i = 0 };
+#ifndef BUG_EARLY_SEAT
+           d_step { buried & BIT(me) -> buried = buried & ~BIT(me); dead = dead & ~BIT(me) }  /* another sits down: a new name */
+#endif
+       }
+    od
+}
+
+/* What the undertaker does about the job that the dead one visited. */
+inline repair_job()
+{
+    if
+    :: d_step { chunk[d] != NONE && chunk_word[chunk[d]] == DONE && LAST(counts[d]) != chunk[d] + 1 -> TOUCH; c = chunk[d] };
+       count_chunk(d, c);                                        /* J7 */
+       c = 0
+    :: else
+    fi;
+    do
+    :: d_step { c < CHUNKS && chunk_word[c] != d + 1 -> c++ }
+    :: d_step { c < CHUNKS && chunk_word[c] == d + 1 -> item = progress[d] >> 1 };
+       if
+       :: d_step { progress[d] & 1 -> died = died | BIT(item); item++ }
+       :: else
+       fi;
+       if
+       :: progress[d] == 0 || item < END(c) ->
+#ifndef BUG_NO_RESUME
+           if
+           :: progress[d] != 0 -> resume[c] = item
+           :: else
+           fi;
+#endif
+#ifndef BUG_CHUNK_STAYS
+           chunk[d] = NONE;                                      /* before FREE: another may finish it, and count it */
+#endif
+           atomic { chunk_word[c] = FREE; item = 0; freed_one = true; c++ }
+       :: else ->
+           atomic { chunk_word[c] = DONE; item = 0 };
+           count_chunk(d, c);
+           c++
+       fi
+    :: d_step { c == CHUNKS -> c = 0 } break
+    od;
+#ifdef BUG_RETURNS_ONCE
+    if
+    :: freed_one -> again++
+    :: else
+    fi;
+#else
+    again++;                                                     /* after FREE, and whoever freed it */
+#endif
+#ifndef BUG_UNDERTAKER_DOES_NOT_SUM
+    complete_if_counted();
+#endif
+    freed_one = false
+}
+
+proctype Undertaker(byte me) provided (dying == 0 || (dying & BIT(_pid - 1)))
+{
+    byte d, c, item, sum, i;
+    bool freed_one;
+
+    {
+        me == WORKERS || (dead & BIT(WORKERS));                  /* the second when the first has died: who is faster is not of interest */
+        do
+        :: d_step {                                              /* U1 */
+               (dead & ~buried) && (undertaker == 0 || (dead & BIT(undertaker - 1))) -> undertaker = me + 1
+           };
+           do
+           :: d_step {
+                  dead & ~buried ->
+                  d = 0;
+                  do
+                  :: !(dead & ~buried & BIT(d)) -> d++
+                  :: else -> break
+                  od
+              };
+              if
+              :: d < WORKERS && (visiting[d] & VALID) -> repair_job(); visiting[d] = 0
+              :: d_step { d < WORKERS && !(visiting[d] & VALID) -> visiting[d] = 0 }
+              :: d >= WORKERS
+              fi;
+              atomic { buried = buried | BIT(d); d = 0 };
+              rung = true                                        /* the obituary */
+           :: d_step { !(dead & ~buried) -> undertaker = 0 } break
+           od
+        od
+    } unless {
+        d_step { dying & BIT(me) -> dying = 0; d = 0; c = 0; item = 0; sum = 0; i = 0; freed_one = false }
+    }
+}
+
+proctype Owner() provided (dying == 0)
+{
+    byte c, sum, i;
+
+#ifdef CANCEL
+    do                                                           /* brood_result_cancel */
+    :: c < CHUNKS ->
+#ifdef BUG_CANCEL_STORES
+        if
+        :: chunk_word[c] == FREE -> chunk_word[c] = CANCELLED; cancelled++
+        :: else
+        fi;
+#else
+        if
+        :: d_step { chunk_word[c] == FREE -> chunk_word[c] = CANCELLED }; cancelled++
+        :: chunk_word[c] != FREE
+        fi;
+#endif
+        c++
+    :: else -> break
+    od;
+    c = 0;
+    complete_if_counted();
+#endif
+    do                                                           /* brood_result_wait */
+    :: d_step { rung && !complete -> rung = false }
+    :: d_step { rung && complete -> rung = false } break
+    od;
+    offered = false;                                             /* F1 */
+    do                                                           /* F2, limbo */
+    :: c < WORKERS -> visiting[c] == 0 -> c++
+    :: else -> break
+    od;
+    atomic { freed = true; finished = true; c = 0 }
+}
+
+proctype Reaper()
+{
+    byte left = CRASHES, v;
+
+    do
+    :: atomic {
+           left > 0 && dying == 0 ->
+           v = 0;
+           do
+           :: v < MORTALS - 1 -> v++
+           :: break
+           od;
+           if
+           :: !(dead & BIT(v)) && (v < WORKERS -> visiting[v] != 0 : undertaker == v + 1) ->  /* else it has nothing to do with the job */
+               dying = BIT(v); dead = dead | BIT(v); left--;
+               if
+               :: v < WORKERS && (progress[v] & 1) -> fell = fell | BIT(progress[v] >> 1)
+               :: else
+               fi;
+               v = 0
+           :: else -> v = 0
+           fi
+       }
+    :: d_step { dying == 0 -> left = 0 } break
+    od
+}
+
+init
+{
+    byte p;
+
+    atomic {
+        do
+        :: p < WORKERS -> run Worker(p); p++
+        :: p >= WORKERS && p < WORKERS + 2 -> run Undertaker(p); p++
+        :: else -> break
+        od;
+        run Owner();
+        run Reaper();
+        p = 0
+    };
+    timeout -> assert(finished && undertaker == 0)               /* the owner got its outcomes, and its memory back */
+}
