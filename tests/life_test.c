@@ -82,16 +82,18 @@ static int litter(brood_task *task, const void *item, void *result)
     note(getpid());
     start_program();
     start_runaway();
-    for (;;)
-        pause();
+    while (pause() != 0) {
+    }
+    return 0;
 }
 
 static int hang(void *unused)
 {
     (void)unused;
     note(getpid());
-    for (;;)
-        pause();
+    while (pause() != 0) {
+    }
+    return 0;
 }
 
 enum { NOTES_OF_OWNER = 3 * WORKERS + 2 };

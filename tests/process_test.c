@@ -52,8 +52,9 @@ static int abort_now(void *unused)
 static int hang(void *unused)
 {
     (void)unused;
-    for (;;)
-        pause();
+    while (pause() != 0) {
+    }
+    return 0;
 }
 
 static void exit_codes_are_known(void **unused)

@@ -193,6 +193,7 @@ void bri_heap_free(void *payload)
     }
     struct bri_mutex_shm *lock = &bri_arena_current->header->classes[class].lock;
     bri_mutex_lock(lock);
+    bri_check(1, bri_tag_is_used(bri_load_relaxed(&block->tag)));
     bri_store_release(&block->tag, UINT64_C(0)); /* F1 */
     bri_fault("heap.free.unlisted");
     put_on_list(class, block); /* F2 */

@@ -31,6 +31,22 @@ enum { SLICE_MS = 20 };
 
 static _Thread_local unsigned depth; /* undertaking within undertaking: a mourner waited for a lock of somebody who died meanwhile */
 
+/* Whom this thread is passing on: the inner undertaking leaves them to the outer one.  Its walk holds tags that it has read, and would free
+ * once more what the inner one had freed. */
+struct in_hand {
+    bri_name name;
+    const struct in_hand *outer;
+};
+static _Thread_local const struct in_hand *in_hand;
+
+static int is_in_hand(bri_name name)
+{
+    for (const struct in_hand *one = in_hand; one != NULL; one = one->outer)
+        if (one->name == name)
+            return 1;
+    return 0;
+}
+
 static void settle_block(struct bri_block_shm *block, uint64_t tag, void *argument)
 {
     bri_name dead = *(bri_name *)argument;
@@ -116,8 +132,13 @@ static void pass_on_those(int are_workers)
         bri_name name = bri_roster_name_at(slot, &state);
         if (state != BRI_SLOT_DEAD || (bri_load_relaxed(&bri_slot_of(name)->role) == BRI_ROLE_WORKER) != are_workers)
             continue;
+        if (is_in_hand(name))
+            continue;
+        struct in_hand this = {name, in_hand};
+        in_hand = &this;
         claim_of_the_dead(name);
         pass_on(name);
+        in_hand = this.outer;
     }
 }
 
@@ -131,38 +152,6 @@ static void pass_on_all(void)
 static int try_lock(struct bri_mutex_shm *word, bri_name from)
 {
     return bri_cas_acq_rel(&word->owner, &from, bri_self());
-}
-
-/* Not bri_mutex_lock: nobody else could report the death of an undertaker to. */
-static void lock_undertaker(struct bri_mutex_shm *word)
-{
-    while (!try_lock(word, 0)) {
-        uint32_t obituary = bri_obituary_key();
-        uint32_t key = bri_event_prepare(&word->event);
-        if (try_lock(word, 0))
-            return;
-        bri_name owner = bri_load_acquire(&word->owner);
-        if (owner != 0 && owner != bri_self() && bri_roster_has_ended(owner)) {
-            bri_roster_bury(owner, BRI_END_KILLED);
-            if (try_lock(word, owner))
-                return;
-        }
-        bri_event_sleep(&word->event, key, obituary, bri_after_ns(SLICE_MS * BRI_NS_PER_MS));
-    }
-}
-
-void bri_undertake(void)
-{
-    struct bri_mutex_shm *word = &bri_arena_current->header->undertaker;
-
-    if (depth++ == 0)
-        lock_undertaker(word); /* U1 */
-    pass_on_all();
-    if (--depth > 0)
-        return;
-    bri_store_release(&word->owner, (bri_name)0);
-    bri_event_signal(&word->event, 1);
-    bri_obituary_publish(); /* U6 */
 }
 
 /* The parent knows best how a child ended.  Noted without reaping it: the pid stays the child's until the parent itself reaps it. */
@@ -186,6 +175,56 @@ static int is_watched_by_other(bri_name name)
 
     return (role == BRI_ROLE_WORKER || role == BRI_ROLE_PROCESS) && boss != bri_self() && bri_is_alive(boss) &&
            !bri_roster_has_ended(boss);
+}
+
+/* While we wait, the undertaker may wait for a lock that a child of ours died with: it leaves such deaths to us, so we say them here. */
+static void bury_own_children(void)
+{
+    uint32_t high = bri_load_acquire(&bri_arena_current->header->slots_high);
+
+    for (uint32_t slot = 0; slot < high; slot++) {
+        enum bri_slot_state state;
+        bri_name name = bri_roster_name_at(slot, &state);
+        if (state == BRI_SLOT_LIVE && bri_load_relaxed(&bri_slot_of(name)->boss) == bri_self() && bri_roster_has_ended(name))
+            bri_roster_bury(name, note_end(name));
+    }
+}
+
+static int take_from_dead(struct bri_mutex_shm *word)
+{
+    bri_name owner = bri_load_acquire(&word->owner);
+
+    if (owner == 0 || owner == bri_self() || !bri_roster_has_ended(owner) || is_watched_by_other(owner))
+        return 0;
+    bri_roster_bury(owner, note_end(owner));
+    return try_lock(word, owner);
+}
+
+/* Not bri_mutex_lock: nobody else could report the death of an undertaker to. */
+static void lock_undertaker(struct bri_mutex_shm *word)
+{
+    while (!try_lock(word, 0)) {
+        uint32_t obituary = bri_obituary_key();
+        uint32_t key = bri_event_prepare(&word->event);
+        if (try_lock(word, 0) || take_from_dead(word))
+            return;
+        bury_own_children();
+        bri_event_sleep(&word->event, key, obituary, bri_after_ns(SLICE_MS * BRI_NS_PER_MS));
+    }
+}
+
+void bri_undertake(void)
+{
+    struct bri_mutex_shm *word = &bri_arena_current->header->undertaker;
+
+    if (depth++ == 0)
+        lock_undertaker(word); /* U1 */
+    pass_on_all();
+    if (--depth > 0)
+        return;
+    bri_store_release(&word->owner, (bri_name)0);
+    bri_event_signal(&word->event, 1);
+    bri_obituary_publish(); /* U6 */
 }
 
 int bri_report_if_ended(bri_name name)

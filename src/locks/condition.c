@@ -188,7 +188,8 @@ static int check(brood_condition *condition)
 {
     int error = bri_handle_check(condition, BRI_KIND_CONDITION, "condition");
 
-    if (error < 0 || bri_rlock_check(lock_of(condition), "lock") == 0)
+    if (error < 0 || lock_of(condition) == &condition->own ||
+        bri_rlock_check(lock_of(condition), "lock") == 0)
         return error;
     return bri_fail(EINVAL, "the lock of condition was destroyed: destroy the condition first");
 }
@@ -233,14 +234,14 @@ int brood_condition_acquire(brood_condition *condition, int64_t deadline)
 {
     int error = check(condition);
 
-    return error < 0 ? error : brood_rlock_acquire(lock_of(condition), deadline);
+    return error < 0 ? error : bri_rlock_acquire(lock_of(condition), deadline);
 }
 
 int brood_condition_release(brood_condition *condition)
 {
     int error = check(condition);
 
-    return error < 0 ? error : brood_rlock_release(lock_of(condition));
+    return error < 0 ? error : bri_rlock_release(lock_of(condition));
 }
 
 brood_rlock *brood_condition_lock(brood_condition *condition)

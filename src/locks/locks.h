@@ -109,7 +109,11 @@ void bri_rlock_init(brood_rlock *lock);
 /* How often the calling thread holds it. */
 uint32_t bri_rlock_depth(const brood_rlock *lock);
 
-/* As brood_rlock_acquire and _release, without checks and sentences. */
+/* As brood_rlock_acquire and _release, the handle being checked. */
+int bri_rlock_acquire(brood_rlock *lock, int64_t deadline);
+int bri_rlock_release(brood_rlock *lock);
+
+/* The same where the calling thread does not hold it, and where it holds it once. */
 int bri_rlock_take(brood_rlock *lock, int64_t deadline);
 void bri_rlock_give(brood_rlock *lock);
 

@@ -189,25 +189,20 @@ int brood_rlock_create(brood_rlock **ret_lock)
     return 0;
 }
 
-int brood_rlock_acquire(brood_rlock *lock, int64_t deadline)
+int bri_rlock_acquire(brood_rlock *lock, int64_t deadline)
 {
-    int error = bri_rlock_check(lock, "lock");
+    int error = bri_deadline_check(deadline);
 
-    if (error == 0)
-        error = bri_deadline_check(deadline);
     if (error < 0)
         return error;
     uint32_t depth = bri_rlock_depth(lock);
     return depth > 0 ? acquire_again(lock, depth) : bri_rlock_take(lock, deadline);
 }
 
-int brood_rlock_release(brood_rlock *lock)
+int bri_rlock_release(brood_rlock *lock)
 {
-    int error = bri_rlock_check(lock, "lock");
-
-    if (error < 0)
-        return error;
     uint32_t depth = bri_rlock_depth(lock);
+
     if (depth == 0)
         return bri_fail(EPERM,
                         "lock is not held by this thread: only the thread that acquired it releases it");
@@ -216,6 +211,20 @@ int brood_rlock_release(brood_rlock *lock)
     else
         bri_rlock_give(lock);
     return 0;
+}
+
+int brood_rlock_acquire(brood_rlock *lock, int64_t deadline)
+{
+    int error = bri_rlock_check(lock, "lock");
+
+    return error < 0 ? error : bri_rlock_acquire(lock, deadline);
+}
+
+int brood_rlock_release(brood_rlock *lock)
+{
+    int error = bri_rlock_check(lock, "lock");
+
+    return error < 0 ? error : bri_rlock_release(lock);
 }
 
 int brood_rlock_destroy(brood_rlock *lock)

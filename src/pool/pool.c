@@ -331,8 +331,10 @@ int brood_pool_create(const brood_pool_options *options, brood_pool **ret_pool)
     pool->references = 1;
     pool->supervisor_fd = -1;
     pthread_mutex_init(&pool->lock, NULL);
+    add_live(pool); /* before the fork: a worker that uses the handle is told that it is another's */
     error = start(pool);
     if (error < 0) {
+        remove_live(pool);
         if (pool->supervisor_fd >= 0)
             bri_pidfd_wait(pool->supervisor_fd, BROOD_FOREVER), close(pool->supervisor_fd);
         if (pool->shared != NULL)
@@ -341,7 +343,6 @@ int brood_pool_create(const brood_pool_options *options, brood_pool **ret_pool)
             free(pool->modules.ranges), free(pool);
         return error;
     }
-    add_live(pool);
     *ret_pool = pool;
     return 0;
 }

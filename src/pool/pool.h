@@ -133,7 +133,7 @@ struct brood_pool {
     brood_pool_options options;
     sigset_t mask;                /* the workers' */
     struct bri_limbo *limbo;      /* to be freed once they are complete and nobody visits them */
-    size_t limbo_count, limbo_room;
+    size_t limbo_count, limbo_room, limbo_next;
     brood_pool *next;             /* list of live handles */
 };
 

@@ -13,7 +13,7 @@
 #include "pool/result.h"
 #include "sync/event.h"
 
-enum { SLICE_MS = 100, LIMBO_STEP = 64, JOB_NUMBER_BITS = 22 };
+enum { SLICE_MS = 100, LIMBO_STEP = 64, LIMBO_LOOKS = 2, JOB_NUMBER_BITS = 22 };
 
 /* --- offer and take back --- */
 
@@ -104,6 +104,16 @@ static void sweep_limbo(brood_pool *pool)
     pool->limbo_count = kept;
 }
 
+/* So that large jobs do not stay until limbo is full, and that many that wait there cost a constant each time. */
+static void sweep_some(brood_pool *pool)
+{
+    for (int i = 0; i < LIMBO_LOOKS && pool->limbo_count > 0; i++) {
+        size_t at = pool->limbo_next++ % pool->limbo_count;
+        if (try_to_free(pool->shared, &pool->limbo[at]))
+            pool->limbo[at] = pool->limbo[--pool->limbo_count];
+    }
+}
+
 static void put_in_limbo(brood_pool *pool, const struct bri_limbo *given_up)
 {
     if (pool->limbo_count == pool->limbo_room)
@@ -124,6 +134,7 @@ void bri_pool_take_back(brood_pool *pool, struct bri_job_shm *job, uint64_t inde
     struct bri_limbo given_up = {job, index};
 
     pthread_mutex_lock(&pool->lock);
+    sweep_some(pool);
     if (!try_to_free(pool->shared, &given_up))
         put_in_limbo(pool, &given_up);
     pthread_mutex_unlock(&pool->lock);

@@ -206,11 +206,13 @@ static void worker_ended(struct supervisor *supervisor, uint32_t index, int stat
 {
     struct bri_seat_shm *seat = bri_pool_seat(supervisor->shared, index);
     bri_name name = bri_load_relaxed(&seat->name);
-    int was_running = (int)(bri_load_acquire(&bri_slot_of(name)->progress) & BRI_PROGRESS_RUNNING);
+    /* No name: an undertaking of ours has met this death before, and has passed on what the worker had. */
+    int was_running = name == 0 || bri_load_acquire(&bri_slot_of(name)->progress) & BRI_PROGRESS_RUNNING;
     int left = status == 0 && bri_load_acquire(&seat->visiting) == 0 && bri_load_relaxed(&seat->started);
 
     bri_trace("supervisor: worker %u (pid %d) %s, %d", index, (int)bri_load_relaxed(&seat->pid), left ? "left" : "died", status);
-    bri_store_release(&bri_slot_of(name)->end_status, status);
+    if (name != 0)
+        bri_store_release(&bri_slot_of(name)->end_status, status);
     bri_fault("supervisor.noted");
     bri_roster_bury(name, left ? BRI_END_CLEAN : BRI_END_KILLED);
     bri_undertake();
@@ -251,15 +253,27 @@ static void signal_workers(struct supervisor *supervisor, int signal)
 
 /* --- ends --- */
 
+/* Whoever buried the owner meanwhile has left its blocks to us, as long as we depended on them (others_depend_on in heap/recover.c): either
+ * they see that we do not any more, or we see the owner dead. */
+static void let_go_of(bri_name owner)
+{
+    bri_store_seq_cst(&bri_slot_of(bri_self())->boss, (bri_name)0);
+    bri_fence_seq_cst();
+    if (bri_is_dead_and_unburied(owner))
+        bri_undertake();
+}
+
 static _Noreturn void end(struct supervisor *supervisor)
 {
     struct bri_pool_shm *shared = supervisor->shared;
     int broken = bri_load_acquire(&shared->reason) != BRI_REASON_NONE;
+    bri_name owner = shared->owner;
 
     bri_kill_children();
     bri_trace("supervisor: ends");
     bri_pool_advance(shared, broken ? BRI_POOL_BROKEN : BRI_POOL_ENDED);
     bri_obituary_publish(); /* those who wait for jobs look again */
+    let_go_of(owner);
     bri_leave_and_exit();
 }
 

@@ -89,7 +89,9 @@ static int has_started(void *argument)
 
     if (state_of(process) != BRI_PROCESS_STARTING)
         return 1;
-    return bri_report_if_ended(process->keeper) || !bri_is_alive(process->keeper) ? 2 : 0;
+    if (!bri_report_if_ended(process->keeper) && bri_is_alive(process->keeper))
+        return 0;
+    return state_of(process) != BRI_PROCESS_STARTING ? 1 : 2; /* a short life may be over between two looks */
 }
 
 /* Readable for ever, as for a keeper that has ended.  Opened before the fork, so that having no descriptor is found out in time. */

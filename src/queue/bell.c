@@ -52,7 +52,8 @@ static int knock(const struct bri_bell_entry_shm *entry)
     char path[40];
     uint64_t inode = bri_load_relaxed(&entry->inode);
 
-    snprintf(path, sizeof path, "/proc/%u/fd/%d", bri_load_relaxed(&entry->pid), bri_load_relaxed(&entry->read_fd));
+    snprintf(path, sizeof path, "/proc/%u/fd/%d", bri_load_relaxed(&entry->pid),
+             bri_load_relaxed(&entry->read_fd));
     int fd = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
     if (fd < 0)
         return errno != EMFILE && errno != ENFILE && errno != ENOMEM;

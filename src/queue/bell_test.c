@@ -183,7 +183,7 @@ static void sixteen_at_most(void **state)
     assert_int_equal(brood_queue_destroy(queue), 0);
 }
 
-/* Kills at any moment: what was put before is seen by the poller, who is alone and has nobody who would tell of the death. */
+/* Kills at any moment: what was put before is seen by the poller, who is alone and told of the death by nobody. */
 static void put_for_ever(brood_queue *queue, void *count)
 {
     for (;;) {
@@ -262,9 +262,9 @@ static void closed_behind_our_back(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(level_semantics),   cmocka_unit_test(closing_makes_readable),
-        cmocka_unit_test(others_ring),       cmocka_unit_test(child_asks_for_itself),
-        cmocka_unit_test(sixteen_at_most),   cmocka_unit_test(killed_producers),
+        cmocka_unit_test(level_semantics),     cmocka_unit_test(closing_makes_readable),
+        cmocka_unit_test(others_ring),         cmocka_unit_test(child_asks_for_itself),
+        cmocka_unit_test(sixteen_at_most),     cmocka_unit_test(killed_producers),
         cmocka_unit_test(without_descriptors), cmocka_unit_test(closed_behind_our_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

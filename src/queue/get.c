@@ -127,16 +127,16 @@ static int take_borrowed(struct getting *getting, struct bri_segment_shm *segmen
     return 1;
 }
 
-/* G5: only who puts into a bounded queue waits.  Room in bytes may suit any of them.  The fence of the unlock stands between the
- * commit and this look. */
+/* G5: only who puts into a bounded queue waits.  Room in bytes may suit any of them.  The fence of the unlock stands
+ * between the commit and this look. */
 static void wake_putters(struct bri_queue_shm *queue, int messages)
 {
     if (bri_load_relaxed(&queue->drained) & BRI_EVENT_WAITING)
         bri_event_signal_slow(&queue->drained, queue->max_bytes == UINT64_MAX ? messages : INT_MAX);
 }
 
-/* How many it took; 0: nothing there now; -ESHUTDOWN, -EMSGSIZE, -ENOMEM.  `is_closed` is read before the cursor: what was put
- * before the queue was closed is seen. */
+/* How many it took; 0: nothing there now; -ESHUTDOWN, -EMSGSIZE, -ENOMEM.  `is_closed` is read before the cursor: what
+ * was put before the queue was closed is seen. */
 static int try_get(void *argument)
 {
     struct getting *getting = argument;
@@ -148,7 +148,8 @@ static int try_get(void *argument)
     if (getting->is_waiting && bri_queue_is_empty(queue))
         return nothing;
     bri_mutex_lock(&queue->get_lock);
-    int taken = bri_queue_front(queue, &segment, &vpos) == NULL ? nothing : getting->take(getting, segment, vpos);
+    int taken =
+        bri_queue_front(queue, &segment, &vpos) == NULL ? nothing : getting->take(getting, segment, vpos);
     bri_mutex_unlock(&queue->get_lock);
     if (taken > 0)
         wake_putters(queue, taken);
@@ -197,13 +198,15 @@ static void copy_out(struct getting *getting, void *data, size_t bytes)
 
 int brood_queue_get(brood_queue *handle, void *buffer, size_t capacity, size_t *ret_bytes, int64_t deadline)
 {
-    struct getting getting = {.queue = bri_queue_of(handle), .take = take_one, .buffer = buffer, .capacity = capacity};
+    struct getting getting = {
+        .queue = bri_queue_of(handle), .take = take_one, .buffer = buffer, .capacity = capacity};
     int error = bri_queue_enter_until(getting.queue, deadline);
 
     if (error < 0)
         return error;
     if (buffer == NULL && capacity != 0)
-        return bri_fail(EINVAL, "buffer is NULL and capacity is %zu: pass the memory for the message", capacity);
+        return bri_fail(EINVAL, "buffer is NULL and capacity is %zu: pass the memory for the message",
+                        capacity);
     if (ret_bytes == NULL)
         return bri_fail(EINVAL, "ret_bytes is NULL: pass where the message's length goes");
     int taken = get_until(&getting, deadline);
@@ -243,10 +246,14 @@ static int get_runs(struct getting *getting, int64_t deadline)
     return done > 0 ? done : taken;
 }
 
-int brood_queue_get_many(brood_queue *handle, void *buffer, size_t capacity, brood_message *ret_messages, size_t count,
-                         int64_t deadline)
+int brood_queue_get_many(brood_queue *handle, void *buffer, size_t capacity, brood_message *ret_messages,
+                         size_t count, int64_t deadline)
 {
-    struct getting getting = {.queue = bri_queue_of(handle), .take = take_run, .buffer = buffer, .capacity = capacity, .messages = ret_messages};
+    struct getting getting = {.queue = bri_queue_of(handle),
+                              .take = take_run,
+                              .buffer = buffer,
+                              .capacity = capacity,
+                              .messages = ret_messages};
     int error = bri_queue_enter_until(getting.queue, deadline);
 
     if (error == 0)

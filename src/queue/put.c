@@ -25,7 +25,8 @@ struct run {
 
 static struct run begin_run(struct bri_queue_shm *queue)
 {
-    struct run run = {.segment = bri_at(bri_load_relaxed(&queue->tail)), .vpos = bri_cursor_vpos(&queue->put)};
+    struct run run = {.segment = bri_at(bri_load_relaxed(&queue->tail)),
+                      .vpos = bri_cursor_vpos(&queue->put)};
 
     bri_cursor_own(&queue->put, &run.all_messages, &run.all_bytes);
     if (run.vpos < run.segment->base)
@@ -109,7 +110,7 @@ static int is_for_frame(const struct putting *putting, size_t i)
     return putting->block != NULL || putting->messages[i].bytes <= BRI_INLINE_BYTES;
 }
 
-/* As many as there is room for, up to one that needs a block.  Returns how many, or a negative errno when that is none. */
+/* As many as there is room for, up to one that needs a block.  Returns how many; when that is none: 0 or why. */
 static int put_run(struct putting *putting)
 {
     struct bri_queue_shm *queue = putting->queue;
@@ -159,14 +160,16 @@ static int try_put(void *argument)
 static int say_why(int error)
 {
     if (error == -ETIMEDOUT)
-        return bri_fail(ETIMEDOUT, "the queue was full until the deadline: take messages out, or raise its bounds");
+        return bri_fail(ETIMEDOUT,
+                        "the queue was full until the deadline: take messages out, or raise its bounds");
     if (error == -ESHUTDOWN)
         return bri_fail(ESHUTDOWN, "the queue is closed: nothing can be put any more");
     return error;
 }
 
 /* Waits for room.  Whatever the end, others may find some too. */
-static int wait_for_room(struct bri_queue_shm *queue, bri_condition *condition, void *argument, int64_t deadline)
+static int wait_for_room(struct bri_queue_shm *queue, bri_condition *condition, void *argument,
+                         int64_t deadline)
 {
     int met = bri_queue_wait(queue, &queue->drained, condition, argument, deadline);
 
@@ -192,7 +195,8 @@ static int seems_open_for(void *argument)
 {
     const struct putting *putting = argument;
 
-    return bri_load_acquire(&putting->queue->is_closed) || bri_queue_has_room(putting->queue, putting->messages->bytes);
+    return bri_load_acquire(&putting->queue->is_closed) ||
+           bri_queue_has_room(putting->queue, putting->messages->bytes);
 }
 
 /* Its memory is taken when there is room, not before: a full queue bounds what its producers hold. */

@@ -15,12 +15,14 @@ int bri_queue_bad_handle(const void *handle)
 {
     if (handle == NULL)
         return bri_fail(EINVAL, "queue is NULL: pass what brood_queue_create returned");
-    return bri_fail(EINVAL, "queue (%p) is not a queue of this arena: it was destroyed, or is something else", handle);
+    return bri_fail(EINVAL, "queue (%p) is not a queue of this arena: it was destroyed, or is something else",
+                    handle);
 }
 
 int bri_queue_bad_deadline(int64_t deadline)
 {
-    return bri_fail(EINVAL, "deadline is %lld: it must be BROOD_NOW, BROOD_FOREVER or a time from brood_after_ms",
+    return bri_fail(EINVAL,
+                    "deadline is %lld: it must be BROOD_NOW, BROOD_FOREVER or a time from brood_after_ms",
                     (long long)deadline);
 }
 
@@ -100,7 +102,8 @@ int brood_queue_destroy(brood_queue *handle)
     if (error < 0)
         return error;
     if (is_waited_in(queue))
-        return bri_fail(EBUSY, "queue is in use: a process waits in it; close it, let its users end, destroy it then");
+        return bri_fail(
+            EBUSY, "queue is in use: a process waits in it; close it, let its users end, destroy it then");
     bri_bell_close(&queue->bell);
     bri_queue_lock_both(queue);
     bri_block_pass(bri_block_of(queue), bri_self());
@@ -119,14 +122,15 @@ static _Atomic bri_name *take_place(struct bri_queue_shm *queue)
 {
     for (int i = 0; i < BRI_QUEUE_WAITERS; i++) {
         bri_name nobody = 0;
-        if (bri_load_relaxed(&queue->waiters[i]) == 0 && bri_cas_acq_rel(&queue->waiters[i], &nobody, bri_self()))
+        if (bri_load_relaxed(&queue->waiters[i]) == 0 &&
+            bri_cas_acq_rel(&queue->waiters[i], &nobody, bri_self()))
             return &queue->waiters[i];
     }
     return NULL;
 }
 
-int bri_queue_wait(struct bri_queue_shm *queue, _Atomic uint32_t *event, bri_condition *condition, void *argument,
-                   int64_t deadline)
+int bri_queue_wait(struct bri_queue_shm *queue, _Atomic uint32_t *event, bri_condition *condition,
+                   void *argument, int64_t deadline)
 {
     if (deadline == BROOD_NOW)
         return -ETIMEDOUT;
@@ -325,9 +329,9 @@ static int walk_is_valid(const struct bri_queue_shm *queue)
             return 0;
         segment = next;
     }
-    return segment == bri_at(bri_load_relaxed(&queue->tail)) && seen.messages == put_messages - got_messages &&
-           seen.bytes == put_bytes - got_bytes && seen.messages <= queue->max_messages &&
-           seen.bytes <= queue->max_bytes;
+    return segment == bri_at(bri_load_relaxed(&queue->tail)) &&
+           seen.messages == put_messages - got_messages && seen.bytes == put_bytes - got_bytes &&
+           seen.messages <= queue->max_messages && seen.bytes <= queue->max_bytes;
 }
 
 int bri_queue_is_valid(void *payload)

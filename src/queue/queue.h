@@ -92,7 +92,7 @@
  *
  * right:  lock; front; copy; advance; unlock          wrong:  lock; front; advance; copy; unlock (killed between: lost,
  *                                                             and a producer may own the memory)
- * right:  wait with no lock held, then look again     wrong:  wait while holding put_lock: consumers of the same thread
+ * right:  wait with no lock held, then look again     wrong:  wait with get_lock held: no other getter could time out
  */
 #ifndef BRI_QUEUE_H
 #define BRI_QUEUE_H
@@ -162,7 +162,8 @@ static inline uint64_t bri_cursor_vpos(const struct bri_cursor_shm *cursor)
 }
 
 /* By the holder of the cursor's lock. */
-static inline void bri_cursor_own(const struct bri_cursor_shm *cursor, uint64_t *ret_messages, uint64_t *ret_bytes)
+static inline void bri_cursor_own(const struct bri_cursor_shm *cursor, uint64_t *ret_messages,
+                                  uint64_t *ret_bytes)
 {
     uint64_t g = bri_load_relaxed(&cursor->word) & 1;
 
@@ -171,7 +172,8 @@ static inline void bri_cursor_own(const struct bri_cursor_shm *cursor, uint64_t 
 }
 
 /* By anybody: position and counts that belong together. */
-static inline uint64_t bri_cursor_read(const struct bri_cursor_shm *cursor, uint64_t *ret_messages, uint64_t *ret_bytes)
+static inline uint64_t bri_cursor_read(const struct bri_cursor_shm *cursor, uint64_t *ret_messages,
+                                       uint64_t *ret_bytes)
 {
     for (;;) {
         uint64_t word = bri_load_seq_cst(&cursor->word);
@@ -183,7 +185,8 @@ static inline uint64_t bri_cursor_read(const struct bri_cursor_shm *cursor, uint
 }
 
 /* The one store.  The copies are stored with release so that a reader who sees one sees that the word has moved. */
-static inline void bri_cursor_advance(struct bri_cursor_shm *cursor, uint64_t vpos, uint64_t messages, uint64_t bytes)
+static inline void bri_cursor_advance(struct bri_cursor_shm *cursor, uint64_t vpos, uint64_t messages,
+                                      uint64_t bytes)
 {
     uint64_t g = bri_load_relaxed(&cursor->word) & 1;
     uint64_t all_messages = bri_load_relaxed(&cursor->copy[g].messages) + messages;
@@ -218,7 +221,8 @@ static inline uint64_t bri_frame_extent(enum bri_frame kind, uint64_t bytes)
 {
     uint64_t payload = kind == BRI_FRAME_INLINE ? bytes : 0;
 
-    return sizeof(struct bri_frame_shm) + ((payload + BRI_FRAME_ALIGN - 1) & ~(uint64_t)(BRI_FRAME_ALIGN - 1));
+    return sizeof(struct bri_frame_shm) +
+           ((payload + BRI_FRAME_ALIGN - 1) & ~(uint64_t)(BRI_FRAME_ALIGN - 1));
 }
 
 static inline uint64_t bri_segment_end(const struct bri_segment_shm *segment)
@@ -264,8 +268,8 @@ static inline int bri_queue_is_empty(const struct bri_queue_shm *queue)
 int bri_queue_has_room(const struct bri_queue_shm *queue, uint64_t bytes);
 
 /* bri_wait, with the caller among the waiters.  At once -ETIMEDOUT when the deadline is BROOD_NOW. */
-int bri_queue_wait(struct bri_queue_shm *queue, _Atomic uint32_t *event, bri_condition *condition, void *argument,
-                   int64_t deadline);
+int bri_queue_wait(struct bri_queue_shm *queue, _Atomic uint32_t *event, bri_condition *condition,
+                   void *argument, int64_t deadline);
 
 /* Who was woken and leaves something for others wakes the next. */
 void bri_queue_pass_on_messages(struct bri_queue_shm *queue);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The queue among processes that are killed: nothing that was committed is lost or doubled, nobody hangs, no block stays. */
+/* The queue among processes that are killed: nothing committed is lost or doubled, nobody hangs, no block stays. */
 #include "queue/queue_testing.h"
 
 enum { MOST = 70000 };
@@ -33,7 +33,8 @@ static int is_whole(const char *buffer, size_t bytes, struct head *ret_head)
     if (bytes < sizeof *ret_head)
         return 0;
     memcpy(ret_head, buffer, sizeof *ret_head);
-    return ret_head->rest == bytes - sizeof *ret_head && ret_head->sum == checksum(buffer + sizeof *ret_head, ret_head->rest);
+    return ret_head->rest == bytes - sizeof *ret_head &&
+           ret_head->sum == checksum(buffer + sizeof *ret_head, ret_head->rest);
 }
 
 /* ---- many producers, many consumers ---- */
@@ -243,7 +244,8 @@ static void dead_waiters(void **state)
     brood_queue *queue = new_queue(0, 0);
 
     (void)state;
-    struct child first = start_child(get_for_ever, queue, NULL), second = start_child(get_for_ever, queue, NULL);
+    struct child first = start_child(get_for_ever, queue, NULL),
+                 second = start_child(get_for_ever, queue, NULL);
     await_sleep(&first);
     await_sleep(&second);
     int status;
@@ -296,8 +298,10 @@ static void ends_with_messages_in_hand(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(many_to_many),       cmocka_unit_test(kills_of_producers),
-        cmocka_unit_test(kills_of_consumers), cmocka_unit_test(dead_waiters),
+        cmocka_unit_test(many_to_many),
+        cmocka_unit_test(kills_of_producers),
+        cmocka_unit_test(kills_of_consumers),
+        cmocka_unit_test(dead_waiters),
         cmocka_unit_test(ends_with_messages_in_hand),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -29,9 +29,10 @@ static void put_number(brood_queue *queue, uint32_t number, size_t bytes)
 
 struct scenario {
     const char *name;
-    uint32_t there;     /* messages before it, the last `large_there` of them large */
+    uint32_t there; /* messages before it, the last `large_there` of them large */
     uint32_t large_there;
-    int32_t least, most; /* by how many messages it changes the queue when it is killed, and when not: most or least */
+    int32_t least,
+        most; /* by how many messages it changes the queue when it is killed, and when not: most or least */
     void (*operate)(brood_queue *queue, uint32_t there);
 };
 
@@ -115,7 +116,7 @@ static void create_and_destroy(brood_queue *queue, uint32_t there)
     points_left = 0; /* only destroy: a queue that was handed out lives */
     child_check(brood_queue_create(NULL, &own) == 0);
     for (uint32_t i = 0; i < 5; i++)
-        put_number(own, i, i < 3 ? 4000 : LARGE); /* two segments, two blocks */
+        put_number(own, i, i < 3 ? 4000 : LARGE);  /* two segments, two blocks */
     bri_block_pass(bri_block_of(own), bri_self()); /* as destroy does first */
     points_left = points;
     child_check(brood_queue_destroy(own) == 0);
@@ -163,7 +164,8 @@ static void be_victim(brood_queue *queue, void *argument)
     victim->function(queue, victim->argument);
 }
 
-static int dies_at(int points, child_function *function, brood_queue *queue, void *argument, bri_name *ret_name)
+static int dies_at(int points, child_function *function, brood_queue *queue, void *argument,
+                   bri_name *ret_name)
 {
     struct victim victim = {function, argument, points};
     struct child child = start_child(be_victim, queue, &victim);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The queue in one process, and with others that live: contents, bounds, waits, arguments.  Deaths: queue_death_test.c. */
+/* The queue in one process, and with others that live: contents, bounds, waits, and what it costs. */
 #include "queue/queue_testing.h"
 
 #include <sys/prctl.h>
@@ -368,7 +368,8 @@ static void close_ends_waits(void **state)
 
     (void)state;
     put_filled(full, 10, 1);
-    struct child putter = start_child(put_one, full, &expected), getter = start_child(get_one, empty, &expected);
+    struct child putter = start_child(put_one, full, &expected),
+                 getter = start_child(get_one, empty, &expected);
     await_sleep(&putter);
     await_sleep(&getter);
     for (int i = 0; i < 2; i++) {
@@ -396,82 +397,6 @@ static void deadlines(void **state)
     assert_int_equal(brood_queue_get(queue, back, 1, &bytes, deadline), -ETIMEDOUT);
     assert_true(bri_now_ns() >= deadline);
     assert_int_equal(bytes, 77);
-    destroy_whole(queue);
-}
-
-/* ---- arguments ---- */
-
-#define assert_bad(call, err, word)                                                                                    \
-    do {                                                                                                               \
-        assert_int_equal((call), -(err));                                                                              \
-        assert_non_null(strstr(brood_error_text(), (word)));                                                           \
-    } while (0)
-
-static void bad_handles(void **state)
-{
-    brood_queue *gone = new_queue(0, 0), *bad[4];
-    brood_message message = {back, 1};
-    void *other;
-    size_t bytes;
-
-    (void)state;
-    assert_int_equal(brood_queue_destroy(gone), 0);
-    assert_int_equal(brood_alloc(64, &other), 0);
-    bad[0] = NULL, bad[1] = gone, bad[2] = other, bad[3] = (brood_queue *)(void *)&message;
-    for (int i = 0; i < 4; i++) {
-        assert_bad(brood_queue_put(bad[i], "x", 1, BROOD_NOW), EINVAL, "queue");
-        assert_bad(brood_queue_put_many(bad[i], &message, 1, BROOD_NOW), EINVAL, "queue");
-        assert_bad(brood_queue_get(bad[i], back, 1, &bytes, BROOD_NOW), EINVAL, "queue");
-        assert_bad(brood_queue_get_many(bad[i], back, 1, &message, 1, BROOD_NOW), EINVAL, "queue");
-        assert_bad(brood_queue_reserve(bad[i], 1, &message), EINVAL, "queue");
-        assert_bad(brood_queue_commit(bad[i], &message, BROOD_NOW), EINVAL, "queue");
-        assert_bad(brood_queue_abandon(bad[i], &message), EINVAL, "queue");
-        assert_bad(brood_queue_borrow(bad[i], &message, BROOD_NOW), EINVAL, "queue");
-        assert_bad(brood_queue_release(bad[i], &message), EINVAL, "queue");
-        assert_bad((int)brood_queue_size(bad[i]), EINVAL, "queue");
-        assert_bad(brood_queue_close(bad[i]), EINVAL, "queue");
-        assert_bad(brood_queue_fd(bad[i]), EINVAL, "queue");
-        assert_bad(brood_queue_fd_close(bad[i]), EINVAL, "queue");
-        if (bad[i] != NULL)
-            assert_bad(brood_queue_destroy(bad[i]), EINVAL, "queue");
-    }
-    assert_int_equal(brood_queue_destroy(NULL), 0);
-    assert_int_equal(brood_free(other), 0);
-}
-
-static void bad_arguments(void **state)
-{
-    brood_queue *queue = new_queue(0, 100);
-    brood_message message = {NULL, 1}, not_one = {back, 1};
-    struct {
-        brood_queue_options known;
-        char more;
-    } newer = {.known = {.size = sizeof newer}, .more = 1};
-    size_t bytes;
-
-    (void)state;
-    assert_bad(brood_queue_create(NULL, NULL), EINVAL, "ret_queue");
-    assert_bad(brood_queue_create(&newer.known, &queue), E2BIG, "options");
-    assert_bad(brood_queue_put(queue, NULL, 1, BROOD_NOW), EINVAL, "data");
-    assert_bad(brood_queue_put(queue, "x", 1, -1), EINVAL, "deadline");
-    assert_bad(brood_queue_put(queue, big, 101, BROOD_NOW), EMSGSIZE, "max_bytes");
-    assert_bad(brood_queue_put_many(queue, NULL, 1, BROOD_NOW), EINVAL, "messages");
-    assert_bad(brood_queue_put_many(queue, &message, 1, BROOD_NOW), EINVAL, "data");
-    assert_bad(brood_queue_put_many(queue, &not_one, 1, -1), EINVAL, "deadline");
-    assert_bad(brood_queue_get(queue, NULL, 1, &bytes, BROOD_NOW), EINVAL, "buffer");
-    assert_bad(brood_queue_get(queue, back, 1, NULL, BROOD_NOW), EINVAL, "ret_bytes");
-    assert_bad(brood_queue_get(queue, back, 1, &bytes, -1), EINVAL, "deadline");
-    assert_bad(brood_queue_get_many(queue, NULL, 1, &message, 1, BROOD_NOW), EINVAL, "buffer");
-    assert_bad(brood_queue_get_many(queue, back, 1, NULL, 1, BROOD_NOW), EINVAL, "ret_messages");
-    assert_bad(brood_queue_get_many(queue, back, 1, &message, 0, BROOD_NOW), EINVAL, "count");
-    assert_bad(brood_queue_reserve(queue, 1, NULL), EINVAL, "ret_message");
-    assert_bad(brood_queue_reserve(queue, 101, &message), EMSGSIZE, "max_bytes");
-    assert_bad(brood_queue_commit(queue, NULL, BROOD_NOW), EINVAL, "message");
-    assert_bad(brood_queue_commit(queue, &not_one, BROOD_NOW), EINVAL, "message");
-    assert_bad(brood_queue_abandon(queue, &not_one), EINVAL, "message");
-    assert_bad(brood_queue_borrow(queue, NULL, BROOD_NOW), EINVAL, "ret_message");
-    assert_bad(brood_queue_borrow(queue, &message, -1), EINVAL, "deadline");
-    assert_int_equal(brood_queue_size(queue), 0);
     destroy_whole(queue);
 }
 
@@ -523,8 +448,6 @@ int main(void)
         cmocka_unit_test(put_waits),
         cmocka_unit_test(close_ends_waits),
         cmocka_unit_test(deadlines),
-        cmocka_unit_test(bad_handles),
-        cmocka_unit_test(bad_arguments),
         cmocka_unit_test(no_system_call_when_awake),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

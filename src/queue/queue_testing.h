@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* What the queue's tests share.  A child process must not fail by cmocka, whose longjmp would go on with its parent's tests:
- * it ends with 1, and says where. */
+/* What the queue's tests share.  A child process must not fail by cmocka, whose longjmp would go on with its parent's
+ * tests: it ends with 1, and says where. */
 #ifndef BRI_QUEUE_TESTING_H
 #define BRI_QUEUE_TESTING_H
 
@@ -25,9 +25,10 @@
 #include "arena/undertaker.h"
 #include "queue/queue.h"
 
-#define child_check(condition)                                                                                         \
-    ((void)((condition) ||                                                                                             \
-            (dprintf(STDERR_FILENO, "%s:%d: %s: %s\n", __FILE__, __LINE__, #condition, brood_error_text()), _exit(1), 0)))
+#define child_check(condition)                                                                              \
+    ((void)((condition) ||                                                                                  \
+            (dprintf(STDERR_FILENO, "%s:%d: %s: %s\n", __FILE__, __LINE__, #condition, brood_error_text()), \
+             _exit(1), 0)))
 
 static inline uint64_t used_blocks(void)
 {
@@ -42,7 +43,8 @@ static inline brood_queue *new_queue(uint64_t max_messages, uint64_t max_bytes)
     brood_queue *queue;
 
     assert_int_equal(
-        brood_queue_create(BROOD_QUEUE_OPTIONS(.max_messages = max_messages, .max_bytes = max_bytes), &queue), 0);
+        brood_queue_create(BROOD_QUEUE_OPTIONS(.max_messages = max_messages, .max_bytes = max_bytes), &queue),
+        0);
     return queue;
 }
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The queue's memory: segments, blocks of large messages, and what becomes of them when somebody dies.  Drawn in queue.h. */
+/* The queue's memory: segments, blocks of large messages, and what becomes of them in a death.  Drawn in queue.h. */
 #include <errno.h>
 
 #include "base/error.h"
@@ -16,7 +16,8 @@ enum {
 /* ---- segments ---- */
 
 /* N1 */
-static int make_segment(struct bri_queue_shm *queue, uint64_t base, uint64_t total, struct bri_segment_shm **ret_segment)
+static int make_segment(struct bri_queue_shm *queue, uint64_t base, uint64_t total,
+                        struct bri_segment_shm **ret_segment)
 {
     void *payload;
     int error = bri_heap_alloc(BRI_KIND_SEGMENT, total - sizeof(struct bri_block_shm), bri_self(), &payload);
@@ -47,7 +48,8 @@ int bri_segment_create(struct bri_queue_shm *queue)
 }
 
 /* Small as long as the queue is short, so that its memory stays in the cache; longer when it piles up. */
-static uint64_t choose_total(const struct bri_queue_shm *queue, const struct bri_segment_shm *old, uint64_t extent)
+static uint64_t choose_total(const struct bri_queue_shm *queue, const struct bri_segment_shm *old,
+                             uint64_t extent)
 {
     uint64_t backlog = bri_cursor_vpos(&queue->put) - bri_cursor_vpos(&queue->got);
     uint64_t total = old->bytes + OVERHEAD;
@@ -109,7 +111,7 @@ struct bri_frame_shm *bri_queue_front(struct bri_queue_shm *queue, struct bri_se
 {
     uint64_t vpos = bri_cursor_vpos(&queue->got);
 
-    if (vpos >= bri_load_relaxed(&queue->put_seen)) { /* G1 */
+    if (vpos >= bri_load_relaxed(&queue->put_seen)) {           /* G1 */
         uint64_t put = bri_load_acquire(&queue->put.word) >> 1; /* E1 */
         bri_store_relaxed(&queue->put_seen, put);
         if (vpos >= put)
@@ -155,10 +157,13 @@ struct bri_block_shm *bri_message_claim(const struct bri_frame_shm *frame)
 int bri_message_check(const brood_message *message, struct bri_block_shm **ret_block)
 {
     if (message == NULL || !bri_heap_is(message->data, BRI_KIND_MESSAGE))
-        return bri_fail(EINVAL, "message is not one: pass what brood_queue_reserve or brood_queue_borrow has filled");
+        return bri_fail(EINVAL,
+                        "message is not one: pass what brood_queue_reserve or brood_queue_borrow has filled");
     struct bri_block_shm *block = bri_block_of(message->data);
-    if (bri_tag_owner(bri_load_relaxed(&block->tag)) != bri_self() || bri_load_relaxed(&block->aux[BRI_AUX_FRAME]) != 0)
-        return bri_fail(EINVAL, "message is not in this process's hands: it was put already, or another process's");
+    if (bri_tag_owner(bri_load_relaxed(&block->tag)) != bri_self() ||
+        bri_load_relaxed(&block->aux[BRI_AUX_FRAME]) != 0)
+        return bri_fail(EINVAL,
+                        "message is not in this process's hands: it was put already, or another process's");
     if (message->bytes > bri_load_relaxed(&block->bytes))
         return bri_fail(EINVAL, "message->bytes is %zu, more than the %llu reserved", message->bytes,
                         (unsigned long long)bri_load_relaxed(&block->bytes));
@@ -228,8 +233,8 @@ static int settle_segment(struct bri_block_shm *block, bri_name dead)
     return is_linked || tail == at || bri_load_acquire(&queue->head) == at;
 }
 
-/* A message that the dead had not put loses its aux: by the time somebody asks again, another may lie at its vpos.  One that is
- * taken carries its consumer's name by now. */
+/* A message that the dead had not put loses its aux: by the time somebody asks again, another may lie at its vpos.
+ * One that is taken carries its consumer's name by now. */
 static int settle_message(struct bri_block_shm *block, bri_name dead)
 {
     const struct bri_queue_shm *queue = queue_of(block);

@@ -31,6 +31,7 @@ byte died;                   /* failures: DIED, a bit per item */
 bool complete;
 bool offered = true;         /* the ring's entry is this job */
 bool passed;                 /* the ring's head is beyond it: it is found among the returns only */
+bool returned;               /* an entry of the returns is this job */
 byte again;                  /* counts what was put among the returns */
 
 /* seats */
@@ -114,7 +115,7 @@ proctype Worker(byte me) provided (dying == 0 || (dying & BIT(_pid - 1)))
     :: {
         do
         :: d_step {
-               !passed || again != seen ->
+               (offered && !passed) || (returned && again != seen) ->
                seen = again;
 #ifdef BUG_STALE_CHUNK
                chunk[me] = 0;                                    /* left from a chunk of another job */
@@ -124,7 +125,7 @@ proctype Worker(byte me) provided (dying == 0 || (dying & BIT(_pid - 1)))
                visiting[me] = VISITS                             /* J1 */
             };
             if
-            :: offered ->
+            :: offered || returned ->
 #ifndef BUG_NO_VISIT
                 visiting[me] = VISITS | VALID;                   /* J2 */
 #endif
@@ -168,7 +169,7 @@ proctype Worker(byte me) provided (dying == 0 || (dying & BIT(_pid - 1)))
                 complete_if_counted();
 #endif
                 visiting[me] = 0
-            :: !offered -> visiting[me] = 0
+            :: !offered && !returned -> visiting[me] = 0
             fi
         od
        } unless {
@@ -183,6 +184,9 @@ proctype Worker(byte me) provided (dying == 0 || (dying & BIT(_pid - 1)))
 /* What the undertaker does about the job that the dead one visited. */
 inline repair_job()
 {
+#ifdef BUG_OFFERS_ALWAYS
+    d_step { TOUCH; returned = true };
+#endif
     if
     :: d_step { chunk[d] != NONE && chunk_word[chunk[d]] == DONE && LAST(counts[d]) != chunk[d] + 1 -> TOUCH; c = chunk[d] };
        count_chunk(d, c);                                        /* J7 */
@@ -203,6 +207,9 @@ inline repair_job()
            :: progress[d] != 0 -> resume[c] = item
            :: else
            fi;
+#endif
+#ifndef BUG_OFFERS_ALWAYS
+           returned = true;                                      /* offer_again: while the chunk is claimed the job cannot be complete */
 #endif
 #ifndef BUG_CHUNK_STAYS
            chunk[d] = NONE;                                      /* before FREE: another may finish it, and count it */
@@ -292,9 +299,11 @@ proctype Owner() provided (dying == 0)
     :: d_step { rung && !complete -> rung = false }
     :: d_step { rung && complete -> rung = false } break
     od;
-    offered = false;                                             /* F1 */
-    do                                                           /* F2, limbo */
-    :: c < WORKERS -> visiting[c] == 0 -> c++
+limbo:
+    atomic { offered = false; returned = false; c = 0 };         /* F1 */
+    do                                                           /* F2 */
+    :: c < WORKERS && visiting[c] == 0 -> c++
+    :: c < WORKERS && visiting[c] != 0 -> visiting[c] == 0 -> goto limbo  /* looks again some time */
     :: else -> break
     od;
     atomic { freed = true; finished = true; c = 0 }

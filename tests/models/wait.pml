@@ -48,13 +48,18 @@ inline signal()
     :: !(word & WAITING)                                         /* S2 */
     :: d_step { word & WAITING -> seen = word };
        do
-#ifdef WAITING_OFF
+#if defined(PASS_ON) || defined(BUG_WAITING_OFF)
        :: d_step { word == seen -> word = seen + 1; seen = 0 };  /* S3: sequence + 1, WAITING off */
           wake_one();                                            /* S4 */
           count = 0;
           break
 #else
-       :: d_step { word == seen -> seen = seen + 2; word = seen };  /* S3: sequence + 1, WAITING stays */
+       :: d_step { word == seen ->                               /* S3: sequence + 1, WAITING stays */
+#ifndef BUG_NO_SEQUENCE
+              seen = seen + 2;
+#endif
+              word = seen
+          };
           wake_one();                                            /* S4 */
           if
           :: d_step { count == 0 && word == seen -> word = seen + 1; seen = 0 };          /* S5: nobody slept: sequence + 1, WAITING off */
@@ -114,7 +119,9 @@ again:
         obit = obituary;                                         /* before the condition */
         d_step { word = word | WAITING; key = word };            /* W1 */
         atomic {                                                 /* W2 */
+#ifndef BUG_NO_RECHECK
             look();
+#endif
             if
             :: (has & BIT(me)) || timed_out -> key = 0; obit = 0; goto out
             :: else
@@ -133,7 +140,11 @@ again:
         atomic {                                                 /* … and of the obituary (futex_waitv) */
             if
             :: obituary == obit -> obit = 0; queued_obituary = queued_obituary | BIT(me)
-            :: else -> slept = true; obit = 0; queued = queued & ~BIT(me); woken = woken & ~BIT(me); goto again
+            :: else ->                                           /* may have been woken all the same */
+#ifndef BUG_ONLY_IF_SLEPT
+                slept = true;
+#endif
+                obit = 0; queued = queued & ~BIT(me); woken = woken & ~BIT(me); goto again
             fi
         };
 #endif
@@ -177,8 +188,15 @@ proctype Waker(byte me) provided (dying == 0 || dying == _pid)
     byte seen, count;
 
     {
+#ifdef BUG_NO_FENCE
+        if                                                       /* S2's load before S1 */
+        :: !(word & WAITING) -> tokens++
+        :: word & WAITING -> tokens++; signal()
+        fi;
+#else
         tokens++;                                                /* S1 */
         signal();
+#endif
         finished = finished | BIT(me)
     } unless {
         d_step { dying == me + 1 -> dead = dead | BIT(me); dying = 0; seen = 0; count = 0 }
@@ -191,6 +209,7 @@ proctype Undertaker(byte me) provided (dying == 0 || dying == _pid)
     byte d;
 
     {
+        me == WAITERS + WAKERS || (dead & BIT(WAITERS + WAKERS));  /* the second when the first has died */
         do
         :: d_step {
                dead & ~buried ->

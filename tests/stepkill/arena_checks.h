@@ -37,12 +37,23 @@ static inline brood_arena_stats arena_now(void)
     return stats;
 }
 
+static inline void tell_block(struct bri_block_shm *block, uint64_t tag, void *argument)
+{
+    (void)argument;
+    stepkill_fail("kind %d of %" PRIu64 " bytes, owner %x", (int)bri_tag_kind(tag), bri_load_relaxed(&block->bytes),
+                  (unsigned)bri_tag_owner(tag));
+}
+
 static inline int check_heap(uint64_t blocks)
 {
     const uint64_t used = arena_now().used_blocks;
     if (!bri_heap_is_valid())
         return stepkill_fail("the heap is not valid");
-    return used == blocks ? 0 : stepkill_fail("%" PRIu64 " blocks are in use, not %" PRIu64, used, blocks);
+    if (used == blocks)
+        return 0;
+    stepkill_fail("%" PRIu64 " blocks are in use, not %" PRIu64, used, blocks);
+    bri_heap_walk(tell_block, NULL);
+    return -1;
 }
 
 /* Small blocks, a run of pages, zeroed as promised. */
@@ -64,10 +75,26 @@ static inline int check_allocations(void)
     return 0;
 }
 
-/* Blocks until so many processes use the arena; the watchdog knows how long that may take. */
-static inline void wait_for_participants(uint32_t count)
+/* Are there others in the roster? Reports those that nobody watches, as whoever meets their name would. */
+static inline int report_others(void)
 {
-    while (arena_now().participants > count)
+    int others = 0;
+    for (uint32_t slot = 0; slot < bri_load_acquire(&bri_arena_current->header->slots_high); slot++) {
+        enum bri_slot_state state;
+        const bri_name name = bri_roster_name_at(slot, &state);
+        if (state == BRI_SLOT_FREE || name == bri_self())
+            continue;
+        others++;
+        if (state == BRI_SLOT_LIVE || state == BRI_SLOT_CLAIMED)
+            bri_report_if_ended(name);
+    }
+    return others;
+}
+
+/* Blocks until nobody else uses the arena, and nobody dead is unburied; the watchdog knows how long that may take. */
+static inline void wait_until_alone(void)
+{
+    while (report_others() > 0)
         take_a_nap();
 }
 

@@ -5,16 +5,16 @@
  * survivor use it, are all tokens there, is a death told at most once, does destroying all leave no block behind.
  */
 #define _GNU_SOURCE
+#include "arena_checks.h"
+
 #include <errno.h>
 #include <sched.h>
 #include <signal.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
-#include "arena/undertaker.h"
-#include "brood.h"
-#include "harness.h"
 #include "locks/locks.h"
+#include "locks/vigil.h"
+
+enum { OBJECTS = 6 };
 
 struct state {
     brood_lock *lock;
@@ -23,9 +23,9 @@ struct state {
     brood_condition *condition;
     brood_event *event;
     brood_barrier *barrier;
-    brood_lock *made[2];           /* by the victim */
+    void *made[OBJECTS];           /* by the victim */
     int tokens_least, tokens_most; /* that the semaphore may have in the end */
-    int extra_blocks;              /* that a victim may have left, known to nobody */
+    uint64_t left;                 /* blocks of those */
     int unblocked;
     int victim_is_listed; /* in the condition, when it died */
     uint64_t blocks;      /* in use at the start */
@@ -42,15 +42,15 @@ struct state {
 
 static uint64_t blocks_in_use(void)
 {
-    brood_arena_stats stats = {.size = sizeof stats};
-
-    return brood_arena_stats_get(&stats) == 0 ? stats.used_blocks : UINT64_MAX;
+    return arena_now().used_blocks;
 }
 
 static void *setup(void)
 {
     struct state *s = stepkill_shared(sizeof *s);
 
+    if (open_arena() < 0)
+        return NULL;
     s->blocks = blocks_in_use();
     if (brood_lock_create(&s->lock) < 0 || brood_rlock_create(&s->rlock) < 0 ||
         brood_semaphore_create(2, &s->semaphore) < 0 || brood_condition_create(NULL, &s->condition) < 0 ||
@@ -71,6 +71,13 @@ static void enter(struct state *s)
     brood_rlock_acquire(s->rlock, BROOD_NOW);
     brood_rlock_release(s->rlock);
     s->victim = bri_self();
+}
+
+static struct state *begin(void *ctx)
+{
+    enter(ctx);
+    stepkill_begin();
+    return ctx;
 }
 
 static pid_t start_helper(struct state *s, int (*work)(struct state *s))
@@ -160,8 +167,16 @@ static int work_barrier(struct state *s)
     return brood_barrier_wait(s->barrier, BROOD_FOREVER);
 }
 
+/* Whoever was a member and has ended breaks the barrier when that becomes known: let it be known before. */
+static void report_members(struct state *s)
+{
+    for (uint32_t slot = 0; slot < bri_load_relaxed(&s->barrier->width); slot++)
+        bri_vigil_ask_slot(slot);
+}
+
 static int check_barrier(struct state *s)
 {
+    report_members(s);
     REQUIRE(brood_barrier_reset(s->barrier) == 0);
     REQUIRE(start_helper(s, work_barrier) > 0);
     int got = brood_barrier_wait(s->barrier, BROOD_FOREVER);
@@ -187,10 +202,7 @@ static int destroy_all(struct state *s)
     REQUIRE(brood_condition_destroy(s->condition) == 0);
     REQUIRE(brood_event_destroy(s->event) == 0);
     REQUIRE(brood_barrier_destroy(s->barrier) == 0);
-    REQUIRE(blocks_in_use() >= s->blocks);
-    REQUIRE(blocks_in_use() <= s->blocks + (uint64_t)s->extra_blocks);
-    REQUIRE(bri_heap_is_valid());
-    return 0;
+    return check_heap(s->blocks + s->left);
 }
 
 static int check(void *ctx)
@@ -209,10 +221,8 @@ static int check(void *ctx)
 
 static void use_lock(void *ctx)
 {
-    struct state *s = ctx;
+    struct state *s = begin(ctx);
 
-    enter(s);
-    stepkill_begin();
     brood_lock_acquire(s->lock, BROOD_FOREVER);
     brood_lock_release(s->lock);
     stepkill_end();
@@ -220,10 +230,8 @@ static void use_lock(void *ctx)
 
 static void use_rlock(void *ctx)
 {
-    struct state *s = ctx;
+    struct state *s = begin(ctx);
 
-    enter(s);
-    stepkill_begin();
     brood_rlock_acquire(s->rlock, BROOD_FOREVER);
     brood_rlock_acquire(s->rlock, BROOD_FOREVER);
     brood_rlock_release(s->rlock);
@@ -285,24 +293,16 @@ static int check_held(void *ctx)
     return check(s);
 }
 
-static void create_lock(void *ctx)
+static void create_each(void *ctx)
 {
-    struct state *s = ctx;
+    struct state *s = begin(ctx);
 
-    enter(s);
-    stepkill_begin();
-    brood_lock_create(&s->made[0]);
-    stepkill_end();
-}
-
-static void create_others(void *ctx)
-{
-    struct state *s = ctx;
-
-    enter(s);
-    stepkill_begin();
-    brood_semaphore_create(1, (brood_semaphore **)(void *)&s->made[0]);
-    brood_condition_create(NULL, (brood_condition **)(void *)&s->made[1]);
+    brood_lock_create((brood_lock **)&s->made[0]);
+    brood_rlock_create((brood_rlock **)&s->made[1]);
+    brood_semaphore_create(1, (brood_semaphore **)&s->made[2]);
+    brood_condition_create(NULL, (brood_condition **)&s->made[3]);
+    brood_event_create((brood_event **)&s->made[4]);
+    brood_barrier_create(2, (brood_barrier **)&s->made[5]);
     stepkill_end();
 }
 
@@ -310,92 +310,50 @@ static void create_others(void *ctx)
 static int check_created(void *ctx)
 {
     struct state *s = ctx;
+    uint64_t known = 0;
 
     bri_report_if_ended(s->victim);
-    int known = (s->made[0] != NULL) + (s->made[1] != NULL);
-    uint64_t others = blocks_in_use() - s->blocks - 6;
-    REQUIRE(others >= (uint64_t)known && others <= (uint64_t)known + 1);
-    s->extra_blocks = (int)others;
+    for (int i = 0; i < OBJECTS; i++)
+        known += s->made[i] != NULL;
+    s->left = blocks_in_use() - s->blocks - OBJECTS;
+    REQUIRE(s->left >= known && s->left <= known + 1);
     return check(s);
 }
 
-static void destroy_lock(void *ctx)
+static void destroy_each(void *ctx)
 {
-    struct state *s = ctx;
+    struct state *s = begin(ctx);
 
-    enter(s);
-    stepkill_begin();
     brood_lock_destroy(s->lock);
-    stepkill_end();
-}
-
-static int check_destroyed_lock(void *ctx)
-{
-    struct state *s = ctx;
-
-    bri_report_if_ended(s->victim);
-    if (blocks_in_use() == s->blocks + 5)
-        REQUIRE(brood_lock_create(&s->lock) == 0);
-    return check(s);
-}
-
-static void destroy_semaphore(void *ctx)
-{
-    struct state *s = ctx;
-
-    enter(s);
-    stepkill_begin();
+    brood_rlock_destroy(s->rlock);
     brood_semaphore_destroy(s->semaphore);
-    stepkill_end();
-}
-
-static int check_destroyed_semaphore(void *ctx)
-{
-    struct state *s = ctx;
-
-    bri_report_if_ended(s->victim);
-    if (blocks_in_use() == s->blocks + 5)
-        REQUIRE(brood_semaphore_create(2, &s->semaphore) == 0);
-    return check(s);
-}
-
-static void destroy_condition(void *ctx)
-{
-    struct state *s = ctx;
-
-    enter(s);
-    stepkill_begin();
     brood_condition_destroy(s->condition);
-    stepkill_end();
-}
-
-static int check_destroyed_condition(void *ctx)
-{
-    struct state *s = ctx;
-
-    bri_report_if_ended(s->victim);
-    if (blocks_in_use() == s->blocks + 5)
-        REQUIRE(brood_condition_create(NULL, &s->condition) == 0);
-    return check(s);
-}
-
-static void destroy_barrier(void *ctx)
-{
-    struct state *s = ctx;
-
-    enter(s);
-    stepkill_begin();
+    brood_event_destroy(s->event);
     brood_barrier_destroy(s->barrier);
     stepkill_end();
 }
 
-static int check_destroyed_barrier(void *ctx)
+/* Each is whole, or gone with its block. */
+static int check_destroyed(void *ctx)
 {
     struct state *s = ctx;
+    uint64_t gone = 0;
 
     bri_report_if_ended(s->victim);
-    if (blocks_in_use() == s->blocks + 5)
+    const uint64_t left = blocks_in_use() - s->blocks;
+    if (!bri_heap_is(s->lock, BRI_KIND_LOCK) && ++gone)
+        REQUIRE(brood_lock_create(&s->lock) == 0);
+    if (!bri_heap_is(s->rlock, BRI_KIND_RLOCK) && ++gone)
+        REQUIRE(brood_rlock_create(&s->rlock) == 0);
+    if (!bri_heap_is(s->semaphore, BRI_KIND_SEMAPHORE) && ++gone)
+        REQUIRE(brood_semaphore_create(2, &s->semaphore) == 0);
+    if (!bri_heap_is(s->condition, BRI_KIND_CONDITION) && ++gone)
+        REQUIRE(brood_condition_create(NULL, &s->condition) == 0);
+    if (!bri_heap_is(s->event, BRI_KIND_EVENT) && ++gone)
+        REQUIRE(brood_event_create(&s->event) == 0);
+    if (!bri_heap_is(s->barrier, BRI_KIND_BARRIER) && ++gone)
         REQUIRE(brood_barrier_create(2, &s->barrier) == 0);
+    REQUIRE(left == OBJECTS - gone);
     return check(s);
 }
 
@@ -403,10 +361,8 @@ static int check_destroyed_barrier(void *ctx)
 
 static void use_semaphore(void *ctx)
 {
-    struct state *s = ctx;
+    struct state *s = begin(ctx);
 
-    enter(s);
-    stepkill_begin();
     brood_semaphore_acquire(s->semaphore, BROOD_FOREVER);
     brood_semaphore_acquire(s->semaphore, BROOD_FOREVER);
     brood_semaphore_release(s->semaphore);
@@ -414,15 +370,20 @@ static void use_semaphore(void *ctx)
     stepkill_end();
 }
 
-static void add_token(void *ctx)
+static void release_token(void *ctx)
+{
+    struct state *s = begin(ctx);
+
+    brood_semaphore_release(s->semaphore);
+    stepkill_end();
+}
+
+static int check_added(void *ctx)
 {
     struct state *s = ctx;
 
     s->tokens_most = 3;
-    enter(s);
-    stepkill_begin();
-    brood_semaphore_release(s->semaphore);
-    stepkill_end();
+    return check(s);
 }
 
 static void *setup_taken(void)
@@ -433,16 +394,6 @@ static void *setup_taken(void)
         brood_semaphore_acquire(s->semaphore, BROOD_NOW) != 0)
         return NULL;
     return s;
-}
-
-static void release_for_other(void *ctx)
-{
-    struct state *s = ctx;
-
-    enter(s);
-    stepkill_begin();
-    brood_semaphore_release(s->semaphore);
-    stepkill_end();
 }
 
 /* Both tokens are the survivor's, but for the one that the victim may have released. */
@@ -467,12 +418,12 @@ static void wait_for_token(void *ctx)
     stepkill_end();
 }
 
-static void release_tokens(void *ctx)
+/* One only: the victim may be stopped anywhere once it has been woken, within the semaphore's mutex too. */
+static void release_first(void *ctx)
 {
     struct state *s = ctx;
 
     s->unblocked = 1;
-    brood_semaphore_release(s->semaphore);
     brood_semaphore_release(s->semaphore);
 }
 
@@ -480,8 +431,8 @@ static int check_taken(void *ctx)
 {
     struct state *s = ctx;
 
-    if (!s->unblocked)
-        release_tokens(s);
+    for (int released = s->unblocked; released < 2; released++)
+        REQUIRE(brood_semaphore_release(s->semaphore) == 0);
     return check(s);
 }
 
@@ -528,6 +479,8 @@ static void notify_victim(void *ctx)
     start_helper(s, work_condition);
     take_when_waiting(s, tickets + 1);
     s->unblocked = brood_condition_notify(s->condition, 1) == 1;
+    kill(s->helper, SIGSTOP); /* else it might find the victim dead before note_whether_listed has looked */
+    waitpid(s->helper, NULL, WUNTRACED);
     brood_condition_release(s->condition);
 }
 
@@ -546,6 +499,8 @@ static int check_waited(void *ctx)
 {
     struct state *s = ctx;
 
+    if (s->unblocked)
+        kill(s->helper, SIGCONT);
     if (s->unblocked && s->victim_is_listed) {
         reap_helper(s); /* the notify has passed on to it */
         REQUIRE(s->helper_got >= 0);
@@ -620,10 +575,8 @@ static void *setup_waiting_for_event(void)
 
 static void use_event(void *ctx)
 {
-    struct state *s = ctx;
+    struct state *s = begin(ctx);
 
-    enter(s);
-    stepkill_begin();
     brood_event_set(s->event);
     brood_event_wait(s->event, BROOD_FOREVER);
     stepkill_end();
@@ -642,10 +595,8 @@ static int check_set(void *ctx)
 
 static void wait_for_event(void *ctx)
 {
-    struct state *s = ctx;
+    struct state *s = begin(ctx);
 
-    enter(s);
-    stepkill_begin();
     brood_event_wait(s->event, BROOD_FOREVER);
     brood_event_clear(s->event);
     stepkill_end();
@@ -669,12 +620,10 @@ static void *setup_one_waits(void)
     return s;
 }
 
-static void trip_barrier(void *ctx)
+static void wait_in_barrier(void *ctx)
 {
-    struct state *s = ctx;
+    struct state *s = begin(ctx);
 
-    enter(s);
-    stepkill_begin();
     brood_barrier_wait(s->barrier, BROOD_FOREVER);
     stepkill_end();
 }
@@ -690,24 +639,7 @@ static int check_one_waited(void *ctx)
         REQUIRE(brood_barrier_abort(s->barrier) == 0);
     reap_helper(s);
     REQUIRE(s->helper_got == (waiting > 0 ? -EPIPE : 0) || s->helper_got == -EPIPE);
-    bri_name helper = 0;
-    for (uint32_t slot = 0; slot < bri_load_relaxed(&s->barrier->width); slot++) {
-        enum bri_slot_state state;
-        helper = bri_roster_name_at(slot, &state);
-        if (state == BRI_SLOT_LIVE)
-            bri_report_if_ended(helper);
-    }
     return check(s);
-}
-
-static void wait_in_barrier(void *ctx)
-{
-    struct state *s = ctx;
-
-    enter(s);
-    stepkill_begin();
-    brood_barrier_wait(s->barrier, BROOD_FOREVER);
-    stepkill_end();
 }
 
 static void trip_for_victim(void *ctx)
@@ -728,10 +660,8 @@ static int check_tripped(void *ctx)
 
 static void change_barrier(void *ctx)
 {
-    struct state *s = ctx;
+    struct state *s = begin(ctx);
 
-    enter(s);
-    stepkill_begin();
     brood_barrier_wait(s->barrier, BROOD_NOW);
     brood_barrier_reset(s->barrier);
     brood_barrier_abort(s->barrier);
@@ -778,7 +708,8 @@ static void mourn_all(void *ctx)
 {
     struct state *s = ctx;
 
-    enter(s);
+    brood_event_is_set(s->event); /* joins; whoever waited would report the dead */
+    s->victim = bri_self();
     stepkill_begin();
     bri_lock_ops.mourn(s->lock, s->dead);
     bri_rlock_ops.mourn(s->rlock, s->dead);
@@ -817,8 +748,6 @@ const struct stepkill_scenario stepkill_locks[] = {
      .victim = wait_for_lock,
      .unblock = release_held,
      .check = check_held},
-    {.name = "lock.create", .setup = setup, .victim = create_lock, .check = check_created},
-    {.name = "lock.destroy", .setup = setup, .victim = destroy_lock, .check = check_destroyed_lock},
     {.name = "rlock.use", PLAIN, .victim = use_rlock},
     {.name = "rlock.wait",
      .setup = setup_held,
@@ -826,21 +755,16 @@ const struct stepkill_scenario stepkill_locks[] = {
      .unblock = release_held,
      .check = check_held},
     {.name = "semaphore.use", PLAIN, .victim = use_semaphore},
-    {.name = "semaphore.add", PLAIN, .victim = add_token},
+    {.name = "semaphore.add", .setup = setup, .victim = release_token, .check = check_added},
     {.name = "semaphore.other",
      .setup = setup_taken,
-     .victim = release_for_other,
+     .victim = release_token,
      .check = check_released_for_other},
     {.name = "semaphore.wait",
      .setup = setup_taken,
      .victim = wait_for_token,
-     .unblock = release_tokens,
+     .unblock = release_first,
      .check = check_taken},
-    {.name = "semaphore.condition.create", .setup = setup, .victim = create_others, .check = check_created},
-    {.name = "semaphore.destroy",
-     .setup = setup,
-     .victim = destroy_semaphore,
-     .check = check_destroyed_semaphore},
     {.name = "condition.wait",
      .setup = setup,
      .victim = wait_in_condition,
@@ -849,20 +773,17 @@ const struct stepkill_scenario stepkill_locks[] = {
      .check = check_waited},
     {.name = "condition.timeout", PLAIN, .victim = time_out_in_condition},
     {.name = "condition.notify", .setup = setup_waiting, .victim = notify_all, .check = check_notified},
-    {.name = "condition.destroy",
-     .setup = setup,
-     .victim = destroy_condition,
-     .check = check_destroyed_condition},
     {.name = "event.set", .setup = setup_waiting_for_event, .victim = use_event, .check = check_set},
     {.name = "event.wait", PLAIN, .victim = wait_for_event, .unblock = set_event},
-    {.name = "barrier.trip", .setup = setup_one_waits, .victim = trip_barrier, .check = check_one_waited},
+    {.name = "barrier.trip", .setup = setup_one_waits, .victim = wait_in_barrier, .check = check_one_waited},
     {.name = "barrier.wait",
      .setup = setup,
      .victim = wait_in_barrier,
      .unblock = trip_for_victim,
      .check = check_tripped},
     {.name = "barrier.change", PLAIN, .victim = change_barrier},
-    {.name = "barrier.destroy", .setup = setup, .victim = destroy_barrier, .check = check_destroyed_barrier},
+    {.name = "locks.create", .setup = setup, .victim = create_each, .check = check_created},
+    {.name = "locks.destroy", .setup = setup, .victim = destroy_each, .check = check_destroyed},
     {.name = "locks.mourn", .setup = setup_dead, .victim = mourn_all, .check = check_mourned},
     {.name = NULL},
 };

@@ -185,11 +185,19 @@ static struct state *begin(const struct work *work)
 
 /* --- outcomes --------------------------------------------------------------------------------- */
 
+static int check_runs(size_t i, int least)
+{
+    const int runs = atomic_load(&shared->runs[i]);
+    return runs >= least && runs <= 1 ? 0 : stepkill_fail("item %zu ran %d times", i, runs);
+}
+
 static int check_value(struct state *s, size_t i)
 {
     const int *value = NULL;
     void *results[MOST_ITEMS];
     brood_message message;
+    if (s->is_terminated) /* results of a job that was cut short are not given out */
+        return check_runs(i, 1);
     if (s->work->in_bytes)
         value = brood_result_bytes(s->result, i, &message) == 0 && message.bytes == sizeof *value ? message.data : NULL;
     else if (brood_result_get(s->result, results, sizeof results, BROOD_NOW), s->work->function == allocate)
@@ -200,14 +208,14 @@ static int check_value(struct state *s, size_t i)
         return stepkill_fail("item %zu has the value %d", i, value == NULL ? -1 : *value);
     if (s->work->function == allocate && brood_free(results[i]) != 0)
         return stepkill_fail("item %zu: %s", i, brood_error_text());
-    return atomic_load(&shared->runs[i]) == 1 ? 0 : stepkill_fail("item %zu ran %d times", i, atomic_load(&shared->runs[i]));
+    return check_runs(i, 1);
 }
 
 static int check_error(const struct state *s, size_t i, const brood_outcome *outcome)
 {
     if (s->work->function != fail_with_text || outcome->code != FAILURE_CODE || strcmp(outcome->text, "no such luck") != 0)
         return stepkill_fail("item %zu failed with %d: %s", i, outcome->code, outcome->text);
-    return atomic_load(&shared->runs[i]) == 1 ? 0 : stepkill_fail("item %zu ran %d times", i, atomic_load(&shared->runs[i]));
+    return check_runs(i, 1);
 }
 
 /* How a worker ended that died with its supervisor nobody knows. */
@@ -224,7 +232,7 @@ static int check_died(struct state *s, size_t i, const brood_outcome *outcome)
     s->died++;
     if (!is_death(s, outcome))
         return stepkill_fail("item %zu died in process %d (signal %d), not in %d", i, outcome->pid, outcome->signal, s->victim);
-    return atomic_load(&shared->runs[i]) <= 1 ? 0 : stepkill_fail("item %zu died and ran %d times", i, atomic_load(&shared->runs[i]));
+    return check_runs(i, 0);
 }
 
 static int check_item(struct state *s, size_t i)
@@ -240,9 +248,7 @@ static int check_item(struct state *s, size_t i)
     case BROOD_DIED:
         return check_died(s, i, &outcome);
     case BROOD_CANCELLED:
-        if (s->is_terminated)
-            return 0;
-        /* fall through */
+        return s->is_terminated ? check_runs(i, 0) : stepkill_fail("item %zu was cancelled", i);
     default:
         return stepkill_fail("item %zu has the outcome %d", i, outcome.kind);
     }
@@ -483,6 +489,118 @@ static void tell_pid_and_look_after(void *ctx, pid_t pid, int status)
     look_after(ctx, pid, status);
 }
 
+/* --- the owner is killed ---------------------------------------------------------------------- */
+
+/* The owner is a process of its own; who survives is the driver, which has used the arena before. */
+static void *setup_arena(void)
+{
+    shared = stepkill_shared(sizeof *shared);
+    atomic_store(&shared->is_open, 1);
+    the_state = (struct state){.work = NULL};
+    return open_arena() == 0 ? &the_state : NULL;
+}
+
+static const struct work owned_map = {
+    .function = triple, .count = 6, .chunk_items = 2, .result_bytes = sizeof(int), .workers = 2};
+static const struct work owned_wait = {
+    .function = triple_first_waits, .count = 6, .chunk_items = 2, .result_bytes = sizeof(int), .workers = 2};
+
+/* In the victim, before it begins: a pool in which all is warm, and, with `keep`, a result. */
+static brood_pool *own_pool(const struct work *work, brood_result **keep)
+{
+    brood_pool *pool;
+    brood_result *result;
+    if (make_pool(work, &pool) != 0 || submit(pool, work, &result) != 0)
+        _exit(1);
+    brood_result_wait(result, BROOD_FOREVER);
+    brood_result_destroy(result);
+    if (keep != NULL && submit(pool, work, keep) != 0)
+        _exit(1);
+    return pool;
+}
+
+static void own_and_create(void *ctx)
+{
+    brood_pool *pool;
+    (void)ctx;
+    bri_arena_enter();
+    stepkill_begin();
+    make_pool(&owned_map, &pool);
+    stepkill_end();
+}
+
+static void own_and_apply(void *ctx)
+{
+    brood_pool *pool = own_pool(&owned_map, NULL);
+    brood_result *result;
+    (void)ctx;
+    stepkill_begin();
+    brood_pool_apply_async(pool, triple, numbers, sizeof *numbers, sizeof(int), &result);
+    stepkill_end();
+}
+
+static void own_and_map(void *ctx)
+{
+    brood_pool *pool = own_pool(&owned_map, NULL);
+    brood_result *result;
+    (void)ctx;
+    stepkill_begin();
+    submit(pool, &owned_map, &result);
+    stepkill_end();
+}
+
+static void own_and_wait(void *ctx)
+{
+    brood_result *result;
+    own_pool(&owned_map, &result);
+    (void)ctx;
+    stepkill_begin();
+    brood_result_wait(result, BROOD_FOREVER);
+    stepkill_end();
+}
+
+static void own_and_cancel(void *ctx)
+{
+    brood_result *result;
+    brood_pool *pool = own_pool(&owned_wait, NULL);
+    (void)ctx;
+    atomic_store(&shared->is_open, 0);
+    if (submit(pool, &owned_wait, &result) != 0)
+        _exit(1);
+    stepkill_begin();
+    brood_result_cancel(result);
+    stepkill_end();
+}
+
+static void own_and_drop(void *ctx)
+{
+    brood_result *result;
+    own_pool(&owned_map, &result);
+    (void)ctx;
+    brood_result_wait(result, BROOD_FOREVER);
+    stepkill_begin();
+    brood_result_destroy(result);
+    stepkill_end();
+}
+
+static void own_and_destroy(void *ctx)
+{
+    brood_pool *pool = own_pool(&owned_map, NULL);
+    (void)ctx;
+    stepkill_begin();
+    brood_pool_destroy(pool);
+    stepkill_end();
+}
+
+static int check_owner_is_gone(void *ctx)
+{
+    (void)ctx;
+    wait_until_alone();
+    if (check_heap(0) != 0 || check_allocations() != 0)
+        return -1;
+    return check_heap(0);
+}
+
 const struct stepkill_scenario stepkill_pool[] = {
     {.name = "pool.worker.apply", .setup = setup_apply, .victim_pid = worker_pid, .provoke = give_job,
      .check = check_pool_goes_on},
@@ -510,5 +628,19 @@ const struct stepkill_scenario stepkill_pool[] = {
      .provoke = close_idle_pool, .after_kill = look_after, .check = check_pool_ends, .most_points = SAMPLE},
     {.name = "pool.supervisor.start", .setup = setup_second_supervisor, .victim = be_second_supervisor,
      .after_kill = tell_pid_and_look_after, .check = check_pool_goes_on, .most_points = SAMPLE},
+    {.name = "pool.owner.create", .setup = setup_arena, .victim = own_and_create, .check = check_owner_is_gone,
+     .most_points = SAMPLE},
+    {.name = "pool.owner.apply", .setup = setup_arena, .victim = own_and_apply, .check = check_owner_is_gone,
+     .most_points = SAMPLE},
+    {.name = "pool.owner.map", .setup = setup_arena, .victim = own_and_map, .check = check_owner_is_gone,
+     .most_points = SAMPLE},
+    {.name = "pool.owner.wait", .setup = setup_arena, .victim = own_and_wait, .check = check_owner_is_gone,
+     .most_points = SAMPLE},
+    {.name = "pool.owner.cancel", .setup = setup_arena, .victim = own_and_cancel, .check = check_owner_is_gone,
+     .most_points = SAMPLE},
+    {.name = "pool.owner.drop", .setup = setup_arena, .victim = own_and_drop, .check = check_owner_is_gone,
+     .most_points = SAMPLE},
+    {.name = "pool.owner.destroy", .setup = setup_arena, .victim = own_and_destroy, .check = check_owner_is_gone,
+     .most_points = SAMPLE},
     {.name = NULL},
 };

@@ -26,6 +26,7 @@ enum {
     TICK_US = 5000,
     QUIET_TICKS = 10,            /* asleep that long in one system call: for good */
     ADOPT_WAIT_MS = 2000,
+    SYSCALL_BYTES = 2,
     HOP_COST = 8,                /* in steps: what setting a breakpoint costs */
     RAREST = 32,                 /* arrivals: places as rare as that are worth a hop on the way to another hop */
 };
@@ -449,6 +450,7 @@ static struct place *find_place(struct place *table, size_t mask, uint64_t ip, u
     return &table[i];
 }
 
+/* A victim that was attached to in a system call enters that again, which no recorded step shows. */
 void trace_number_places(struct trace *trace)
 {
     size_t slots = 64;
@@ -457,7 +459,7 @@ void trace_number_places(struct trace *trace)
     struct place *table = calloc(slots, sizeof *table);
     for (unsigned long i = 0; table != NULL && i < trace->length; i++) {
         struct place *place = find_place(table, slots - 1, trace->ip[i], &trace->places);
-        if (i > 0 && trace->ip[i] == trace->ip[i - 1])
+        if ((i > 0 && trace->ip[i] == trace->ip[i - 1]) || trace->ip[i] == trace->ip[0] - SYSCALL_BYTES)
             place->number = TRACE_NEVER;
     }
     for (unsigned long i = 0; i < trace->length; i++)

@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 
+#include "plat/process.h"
 #include "pool/pool.h"
 #include "stress.h"
 
@@ -23,7 +24,7 @@ static const char *const checks[CHECKS] = {
     [ARENA] = "nothing is left in the arena",
 };
 
-enum { REGIONS = 256, ITEMS = 300, WORKERS_MOST = 4, ROUND_MS = 1300, WITHIN_MS = 30000, OWNERS = 2, REPLY_MOST = 9000, BATCH = 3 };
+enum { REGIONS_EACH = 32, REGIONS = 64 * REGIONS_EACH, ITEMS = 300, WORKERS_MOST = 4, ROUND_MS = 1300, WITHIN_MS = 30000, OWNERS = 2, REPLY_MOST = 9000, BATCH = 3 };
 
 enum errand { WORK, SPIN, NAP, FAIL, RETURN_CODE, ALLOCATE, DIE_BY_KILL, DIE_BY_FAULT, DIE_BY_EXIT };
 enum { EXIT_CODE = 7 };
@@ -49,7 +50,7 @@ struct books_shm {
 
 static struct books_shm *books;
 static brood_pool *pool;
-static uint32_t workers, regions_used;
+static uint32_t workers, regions_used, first_region; /* each owner has regions of its own, and leaves jobs behind when it is killed */
 static uint64_t all_items, all_deaths;
 
 /* --- tasks --- */
@@ -300,7 +301,7 @@ static uint32_t choose_errand(int may_allocate)
 static void make_items(struct batch *batch, int may_allocate)
 {
     static const uint32_t most[] = {3, 40, ITEMS};
-    uint32_t region = regions_used++ % REGIONS;
+    uint32_t region = first_region + regions_used++ % REGIONS_EACH;
 
     *batch = (struct batch){.count = 1 + below(&stress.random, most[below(&stress.random, 3)])};
     for (uint32_t i = 0; i < batch->count; i++) {
@@ -519,8 +520,9 @@ static void play_owner(uint32_t seat, uint32_t life, uint64_t random)
 {
     static struct batch batch;
 
-    (void)life;
     stress.random = random;
+    first_region = (1 + life % (REGIONS / REGIONS_EACH - 1)) * REGIONS_EACH;
+    regions_used = 0;
     now_doing(seat, "creates a pool");
     workers = 1 + below(&random, 2);
     int error = brood_pool_create(BROOD_POOL_OPTIONS(.workers = workers), &pool);
