@@ -87,6 +87,7 @@ static int others_depend_on(bri_name dead)
 {
     uint32_t high = bri_load_acquire(&bri_arena_current->header->slots_high);
 
+    bri_fence_seq_cst(); /* let_go_of in pool/supervisor.c */
     for (uint32_t slot = 0; slot < high; slot++) {
         enum bri_slot_state state;
         bri_name name = bri_roster_name_at(slot, &state);
@@ -229,7 +230,9 @@ void bri_undertake(void)
 
 int bri_report_if_ended(bri_name name)
 {
-    if (name == 0 || name == bri_self() || !bri_roster_has_ended(name) || is_watched_by_other(name))
+    if (name == 0 || name == bri_self() || !bri_roster_has_ended(name))
+        return 0;
+    if (bri_is_alive(name) && is_watched_by_other(name)) /* once it is DEAD, its watcher may wait for us, the undertaker */
         return 0;
     bri_roster_bury(name, note_end(name));
     if (bri_mutexes_held == 0) {

@@ -83,10 +83,11 @@ int bri_futex_wait(const struct bri_futex *futexes, unsigned count, int64_t dead
     return deadline != BROOD_FOREVER && bri_now_ns() >= deadline ? -ETIMEDOUT : 0;
 }
 
-void bri_futex_wake(_Atomic uint32_t *word, int count)
+int bri_futex_wake(_Atomic uint32_t *word, int count)
 {
     int saved_errno = errno;
+    long woken = syscall(SYS_futex, word, FUTEX_WAKE, count, NULL, NULL, 0);
 
-    syscall(SYS_futex, word, FUTEX_WAKE, count, NULL, NULL, 0);
     errno = saved_errno;
+    return woken < 0 ? 0 : (int)woken;
 }

@@ -16,7 +16,7 @@ struct bri_futex {
  * Returns 0, or -ETIMEDOUT once the deadline has passed. */
 int bri_futex_wait(const struct bri_futex *futexes, unsigned count, int64_t deadline);
 
-/* Wakes up to `count` sleepers. */
-void bri_futex_wake(_Atomic uint32_t *word, int count);
+/* Wakes up to `count` sleepers; returns how many. */
+int bri_futex_wake(_Atomic uint32_t *word, int count);
 
 #endif

@@ -45,6 +45,8 @@ int brood_pool_dump(brood_pool *pool, int fd)
 {
     if (pool == NULL)
         return bri_fail(EINVAL, "pool is NULL: pass what brood_pool_create gave");
+    if (!bri_pool_is_handle(pool))
+        return bri_fail(EINVAL, "pool (%p) is not a pool, or was destroyed", (const void *)pool);
     if (fcntl(fd, F_GETFD) < 0)
         return bri_fail(EINVAL, "fd is %d, which is not an open descriptor", fd);
     struct bri_pool_shm *shared = pool->shared;

@@ -64,6 +64,8 @@ static int lay_out(const struct bri_job_wish *wish, uint64_t chunks, struct layo
     uint64_t at = sizeof(struct bri_job_shm);
     uint64_t product;
 
+    if (wish->spans != NULL && items_size(wish, &items) < 0)
+        return bri_fail(EINVAL, "items are of more bytes in all than any arena has");
     if (wish->count > BRI_ITEMS_MAX || multiply(wish->count, wish->item_bytes, &product) < 0 || items_size(wish, &items) < 0)
         return bri_fail(EINVAL, "count (%zu) times item_bytes (%zu) is more than any arena has", wish->count, wish->item_bytes);
     if (multiply(wish->count, wish->result_bytes, &results) < 0)

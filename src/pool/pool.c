@@ -57,6 +57,18 @@ static int is_live(const brood_pool *pool)
     return at != NULL;
 }
 
+int bri_pool_is_handle(const brood_pool *pool)
+{
+    const brood_pool *at;
+
+    if (pthread_mutex_trylock(&bri_identity->lock) != 0)
+        return pool != NULL;
+    for (at = live_pools; at != NULL && at != pool; at = at->next) {
+    }
+    pthread_mutex_unlock(&bri_identity->lock);
+    return at != NULL;
+}
+
 int bri_pool_check(const brood_pool *pool)
 {
     if (pool == NULL)

@@ -139,6 +139,9 @@ struct brood_pool {
 
 /* The handle is one and this process made it: 0, -EINVAL, -EPERM. */
 int bri_pool_check(const brood_pool *pool);
+
+/* The handle is one, whosever; waits for nothing: when it cannot be found out at once, yes. */
+int bri_pool_is_handle(const brood_pool *pool);
 void bri_pool_hold(brood_pool *pool);
 void bri_pool_drop(brood_pool *pool);
 

@@ -75,9 +75,9 @@ int brood_queue_create(const brood_queue_options *options, brood_queue **ret_que
         return error;
     }
     bri_fault("queue.create.filled");
+    *ret_queue = payload; /* before it is passed on: at no moment is there a queue that nobody knows */
     bri_block_pass(bri_block_of(queue), 0);
     bri_block_pass(bri_block_of(bri_at(bri_load_relaxed(&queue->head))), 0);
-    *ret_queue = payload;
     return 0;
 }
 

@@ -13,12 +13,16 @@ enum { SPIN_ROUNDS = 200, RELAX_PER_ROUND = 8, SLICE_GROWTH = 8 };
 void bri_event_signal_slow(_Atomic uint32_t *event, int count)
 {
     uint32_t seen = bri_load_relaxed(event);
+    uint32_t step = count == INT_MAX ? 1 : 2; /* the odd word + 1: sequence + 1, WAITING off; + 2: WAITING stays */
 
     while (seen & BRI_EVENT_WAITING) {
-        if (bri_cas_seq_cst(event, &seen, seen + 1)) { /* the odd word + 1: WAITING off, sequence + 1 */
-            bri_futex_wake(event, count);
-            return;
-        }
+        if (!bri_cas_seq_cst(event, &seen, seen + step)) /* S3 */
+            continue;
+        int woken = bri_futex_wake(event, count); /* S4 */
+        uint32_t mine = seen + 2;
+        if (step == 2 && woken < count && bri_cas_seq_cst(event, &mine, seen + 3)) /* S5 */
+            bri_futex_wake(event, INT_MAX);                                        /* S6 */
+        return;
     }
 }
 

@@ -8,18 +8,20 @@
  * A waiter                                          A waker
  *   W1  key = bri_event_prepare(e)   sets WAITING     S1  makes the condition true
  *   W2  looks at its condition again                  S2  bri_event_signal(e, n): fence; if WAITING is set:
- *   W3  bri_event_sleep(e, key, deadline)             S3    WAITING off, sequence + 1 by one CAS
+ *   W3  bri_event_sleep(e, key, deadline)             S3    sequence + 1 by one CAS; WAITING off when all are woken
  *   W4  from the top                                  S4    futex wake n
+ *                                                     S5    fewer than n slept, and the word is still S3's: WAITING off, sequence + 1
+ *                                                     S6    futex wake all
  *
  * W1 (seq_cst or) before W2 and S1 before the fence of S2: either the waiter sees the condition or the waker sees WAITING.  After S3 the
- * word differs from every key handed out before, so that nobody falls asleep between S3 and S4.
+ * word differs from every key handed out before, so that nobody who looked before S1 falls asleep between S3 and S4.
  *
- * Wake-one: the woken one goes through W1 again before it looks, which sets WAITING anew for the others who still sleep.  So a signal may
- * make one system call more than needed, never one less.
+ * Wake-some leaves WAITING on: the next signal, for another sleeper, may come before the woken one has run.  Once nobody sleeps, S5 takes
+ * it off; S6 is for those who took their key between S3 and S5.  So a signal may make two system calls more than needed, never one less.
  *
  * death table
- *   waiter, after W1            WAITING stays set: the next signal makes one system call for nobody
- *   waker, between S3 and S4,
+ *   waiter, after W1            WAITING stays set: the next signal makes two system calls for nobody
+ *   waker, between S3 and S6,
  *   or woken, before W1 again   sleepers stay asleep though the condition holds → every death is followed by +1 on the arena's
  *                               obituary word, on which everybody sleeps too: all wake and look again
  *

@@ -9,11 +9,13 @@
 
 /* A new scenarios_x.c: declare its array here, and add a line to the table. */
 extern const struct stepkill_scenario stepkill_selftest[];
+extern const struct stepkill_scenario stepkill_heap[];
 extern const struct stepkill_scenario stepkill_locks[];
 extern const struct stepkill_scenario stepkill_pool[];
 
 static const struct stepkill_scenario *const scenarios[] = {
     stepkill_selftest,
+    stepkill_heap,
     stepkill_locks,
     stepkill_pool,
     NULL,

@@ -6,7 +6,6 @@
  * Books, outside of the arena: for each item how often it was begun and ended.  An item is begun once at most.  It has a value if it was
  * ended and nobody died; it died if it was told to, or at the hands of the killer: of those there are not more than victims.
  */
-#include <fcntl.h>
 #include <pthread.h>
 
 #include "plat/process.h"
