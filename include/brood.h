@@ -5,7 +5,8 @@
  * CONVENTIONS
  *
  * Results.    0 or a count on success, a negative errno on failure.  Each function lists its errors; the list is
- *             closed.  After a failure brood_error_text() is a sentence that names the argument and what would be right.
+ *             closed, but that the first call of a process may also fail to join the arena: -EAGAIN (it has room for 4096 processes),
+ *             and, where it makes the arena, -ENOMEM, -EMFILE, -ENFILE.  After a failure brood_error_text() is a sentence that names the argument and what would be right.
  * Outputs.    Come last, are named ret_*, and are untouched on failure.
  * Ownership.  create/destroy, start/destroy, borrow/release and reserve/commit are pairs; destroy(NULL) does nothing.
  *             Arguments are borrowed for the length of the call unless a function says otherwise.
@@ -42,6 +43,9 @@
  * - fork() in a process with several threads copies only the caller's thread.  Locks of other libraries that another thread
  *   held at that moment stay locked in the child: create pools and processes early.
  * - A function that scribbles over memory of the arena harms everybody who shares it, as a thread would.
+ * - Processes of brood are children of nobody that the host knows, so that its wait() does not see them.  A host that is a subreaper
+ *   (PR_SET_CHILD_SUBREAPER) or process 1 of its PID namespace inherits them as it inherits all orphans: leave pids that are
+ *   not yours alone.
  * - Programs that a worker starts end with the pool.  If the pool's supervisor itself is killed, the workers end at once,
  *   but programs that they had started may live on.
  */
@@ -359,7 +363,7 @@ typedef int brood_function(brood_task *task, const void *item, void *result);
 typedef struct brood_pool_options {
     size_t size;
     uint32_t workers;                 /* default brood_cpu_count(); at most 1024 */
-    uint32_t tasks_per_worker;        /* a worker is renewed after this many items; default: never */
+    uint32_t tasks_per_worker;        /* a worker is renewed after the chunk with its so-manieth item; default: never */
     int (*initializer)(void *argument); /* runs first in each worker; not 0: the pool fails to start */
     void *initializer_argument;
     uint32_t grace_ms;                /* terminate: from SIGTERM to SIGKILL; default 500 */
@@ -475,7 +479,7 @@ int brood_result_bytes(brood_result *result, size_t index, brood_message *ret_re
 /* How item `index` ended, or BROOD_PENDING.  -ERANGE: index.  -EINVAL. */
 int brood_result_outcome(brood_result *result, size_t index, brood_outcome *ret_outcome);
 
-/* Cancels the items that have not begun, and returns how many. */
+/* Cancels the chunks that no worker has begun, and returns how many items these are. */
 int64_t brood_result_cancel(brood_result *result);
 
 /* A descriptor, readable once the result is ready (or the pool has trouble: then brood_result_wait with BROOD_NOW moves on); the handle's,

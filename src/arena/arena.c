@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -86,10 +87,24 @@ static int make_memfd(void)
     return fd;
 }
 
+/* Beyond this limit the kernel would send SIGXFSZ. */
+static int check_file_size(uint64_t bytes)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_FSIZE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY || bytes <= limit.rlim_cur)
+        return 0;
+    return bri_fail(ENOMEM, "the arena cannot begin with %llu bytes: ulimit -f allows %llu", (unsigned long long)bytes,
+                    (unsigned long long)limit.rlim_cur);
+}
+
 static int fill_window(struct bri_header_shm *layout)
 {
     struct stat status;
+    int error = check_file_size(layout->pages_at);
 
+    if (error < 0)
+        return error;
     if (ftruncate(the_arena.memfd, (off_t)layout->pages_at) != 0 || fstat(the_arena.memfd, &status) != 0)
         return bri_fail_os(errno == EFBIG ? ENOMEM : errno, "cannot size the arena (ulimit -f?)");
     fcntl(the_arena.memfd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_SEAL);

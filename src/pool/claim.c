@@ -140,7 +140,7 @@ int bri_claim_any(void *argument)
     }
     if (try_returns(claim) || try_ring(claim))
         return BRI_CLAIMED;
-    return state == BRI_POOL_CLOSING ? BRI_LEAVE : 0;
+    return state == BRI_POOL_CLOSING && bri_load_acquire(&claim->pool->open_streams) == 0 ? BRI_LEAVE : 0;
 }
 
 void bri_claim_done(struct bri_claim *claim)

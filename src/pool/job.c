@@ -12,7 +12,7 @@
 #include "sync/event.h"
 
 /* Claims cost some 10 ns; with so many chunks per worker the last one is a small part of the whole, and the ends meet within a fraction of a
- * per cent.  Measured in docs/design/0003-chunks.md. */
+ * per cent.  See docs/design/0003-chunks.md. */
 enum { CHUNKS_PER_WORKER = 512 };
 
 struct layout {
@@ -114,6 +114,7 @@ static void fill(struct bri_job_shm *job, const struct bri_job_wish *wish, const
     job->items_at = base + layout->items;
     job->results_at = wish->results != NULL ? bri_offset_of(wish->results) : base + layout->results;
     job->notify = wish->notify;
+    job->first_index = wish->first_index;
     if (wish->spans != NULL)
         copy_spans(wish, bri_at(job->items_at));
     else if (bri_arena_holds(wish->items, bytes))

@@ -76,6 +76,7 @@ struct bri_job_shm {
     uint64_t count, chunk_items, chunks;
     uint64_t item_bytes, result_bytes;
     bri_offset counts_at, table_at, replies_at, items_at, results_at;
+    uint64_t first_index;         /* what users call item 0: a stream's items are jobs of their own */
     bri_offset notify;            /* of the event word that is signalled too: a stream's; 0: none */
     _Atomic bri_offset failures;  /* list of BRI_KIND_FAILURE blocks: push by CAS, never popped while the job lives */
     _Atomic bri_offset resumes;   /* likewise, by the undertaker */
@@ -137,6 +138,7 @@ struct bri_job_wish {
     size_t count, item_bytes, result_bytes, chunk_items;
     void *results;              /* lies in the arena: workers write there; else NULL */
     bri_offset notify;
+    uint64_t first_index;
     uint32_t workers;
 };
 

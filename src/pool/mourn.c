@@ -27,6 +27,7 @@ static uint64_t progress_of(const struct loss *loss)
 
 static void describe(const struct loss *loss, uint64_t item, brood_outcome *outcome)
 {
+    item += loss->job->first_index;
     int status = (int)bri_load_acquire(&bri_slot_of(loss->dead)->end_status);
     int pid = (int)bri_load_relaxed(&loss->seat->pid);
 

@@ -86,6 +86,7 @@ struct bri_pool_shm {
     _Alignas(BRI_CACHE_LINE) _Atomic uint32_t work; /* event: workers wait for jobs */
     _Alignas(BRI_CACHE_LINE) _Atomic uint64_t head;
     _Atomic uint32_t room;       /* event: the owner waits for a place in the ring */
+    _Atomic uint32_t open_streams; /* the owner: imaps whose iterator may give further items; a closed pool waits for them */
     _Atomic uint32_t streams;    /* event: signalled when a job of a stream is complete */
     _Alignas(BRI_CACHE_LINE) _Atomic uint64_t tail;
     _Alignas(BRI_CACHE_LINE) _Atomic uint64_t again; /* the undertaker */

@@ -31,8 +31,8 @@ int bri_result_get(brood_result *result, void *results, int64_t deadline);
 /* One look, no system call: every item has its outcome. */
 int bri_result_is_ready(brood_result *result);
 
-/* As brood_pool_map_bytes_async, with an event word that is signalled when the job is complete. */
-int bri_pool_submit_bytes(brood_pool *pool, brood_function *function, const brood_message *items, size_t count, size_t chunk_items,
-                          bri_offset notify, brood_result **ret_result);
+/* One item of a stream, the index-th: a job of its own, also while the pool is closing; its end is signalled on the pool's `streams`. */
+int bri_pool_submit_flight(brood_pool *pool, brood_function *function, const brood_message *item, uint64_t index,
+                           brood_result **ret_result);
 
 #endif

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* imap: a window of jobs of one item each, filled from the iterator in the thread that takes the results. */
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 
 #include "arena/roster.h"
@@ -44,16 +45,25 @@ static void drop(struct flight *flight)
     free(flight);
 }
 
+/* The iterator has given its last: a closed pool need not wait for more. */
+static void end_input(brood_stream *stream, int how)
+{
+    if (stream->ended)
+        return;
+    stream->ended = how;
+    bri_add_acq_rel(&stream->pool->shared->open_streams, UINT32_MAX);
+    bri_event_signal(&stream->pool->shared->work, INT_MAX);
+}
+
 static int pull(brood_stream *stream)
 {
-    int got;
-
     if (stream->has_pending)
         return 1;
     if (stream->ended)
         return 0;
-    got = stream->next(stream->argument, &stream->pending);
-    stream->ended = got == 0 ? 1 : got < 0 ? got : 0;
+    int got = stream->next(stream->argument, &stream->pending);
+    if (got <= 0)
+        end_input(stream, got == 0 ? 1 : got);
     stream->has_pending = got > 0;
     return got > 0;
 }
@@ -64,8 +74,7 @@ static int launch(brood_stream *stream)
 
     if (flight == NULL)
         return bri_fail(ENOMEM, "no memory for the stream's window");
-    int error = bri_pool_submit_bytes(stream->pool, stream->function, &stream->pending, 1, 1,
-                                      bri_offset_of(&stream->pool->shared->streams), &flight->result);
+    int error = bri_pool_submit_flight(stream->pool, stream->function, &stream->pending, stream->next_index, &flight->result);
     if (error < 0) {
         free(flight);
         return error;
@@ -204,6 +213,7 @@ static brood_stream *make(brood_pool *pool, brood_function *function, brood_iter
     if (stream->options.max_bytes == 0)
         stream->options.max_bytes = DEFAULT_BYTES;
     bri_pool_hold(pool);
+    bri_add_acq_rel(&pool->shared->open_streams, 1u);
     return stream;
 }
 
@@ -252,6 +262,7 @@ int brood_stream_destroy(brood_stream *stream)
     int error = check(stream);
     if (error < 0)
         return error;
+    end_input(stream, 1);
     drop(stream->shown);
     while (stream->first != NULL) {
         struct flight *flight = stream->first;

@@ -43,7 +43,7 @@ int bri_pool_offer(brood_pool *pool, struct bri_job_shm *job, uint64_t *ret_inde
 
     pthread_mutex_lock(&pool->lock);
     wait_for_room(pool);
-    int error = bri_pool_trouble(pool, 1);
+    int error = bri_pool_trouble(pool, job->notify == 0); /* an imap that began before the close goes on */
     if (error == 0) {
         uint64_t tail = bri_load_relaxed(&shared->tail);
         job->number = (bri_load_relaxed(&shared->next_number) + 1) & ((1u << JOB_NUMBER_BITS) - 1);
@@ -261,22 +261,33 @@ static int check_spans(const brood_message *items, size_t count)
     return 0;
 }
 
-int bri_pool_submit_bytes(brood_pool *pool, brood_function *function, const brood_message *items, size_t count, size_t chunk_items,
-                          bri_offset notify, brood_result **ret_result)
+int bri_pool_submit_flight(brood_pool *pool, brood_function *function, const brood_message *item, uint64_t index,
+                           brood_result **ret_result)
 {
-    struct bri_job_wish wish = {.function = function, .spans = items, .count = count, .chunk_items = chunk_items, .notify = notify};
-    int error = bri_pool_check_function(pool, function);
+    struct bri_job_wish wish = {.function = function,
+                                .spans = item,
+                                .count = 1,
+                                .chunk_items = 1,
+                                .first_index = index,
+                                .notify = bri_offset_of(&pool->shared->streams)};
+    int error = check_spans(item, 1);
 
-    if (error == 0)
-        error = check_spans(items, count);
     return error < 0 ? error : submit(pool, &wish, ret_result);
 }
 
 int brood_pool_map_bytes_async(brood_pool *pool, brood_function *function, const brood_message *items, size_t count,
                                const brood_map_options *options, brood_result **ret_result)
 {
+    struct bri_job_wish wish = {.function = function, .spans = items, .count = count};
     brood_map_options known;
-    int error = bri_options_take(options, &known, sizeof known, "options");
+    int error = bri_pool_check_function(pool, function);
 
-    return error < 0 ? error : bri_pool_submit_bytes(pool, function, items, count, known.chunk_items, 0, ret_result);
+    if (error == 0)
+        error = check_spans(items, count);
+    if (error == 0)
+        error = bri_options_take(options, &known, sizeof known, "options");
+    if (error < 0)
+        return error;
+    wish.chunk_items = known.chunk_items;
+    return submit(pool, &wish, ret_result);
 }

@@ -191,7 +191,7 @@ static int is_hopeless(struct supervisor *supervisor, struct bri_seat_shm *seat,
 /* Nobody is needed for a job that has no chunk to be claimed.  What a dead worker gives back is done by its successor. */
 static int has_offers(struct bri_pool_shm *shared)
 {
-    return bri_load_acquire(&shared->tail) != bri_load_acquire(&shared->head);
+    return bri_load_acquire(&shared->tail) != bri_load_acquire(&shared->head) || bri_load_acquire(&shared->open_streams) != 0;
 }
 
 static int all_are_closed(struct bri_pool_shm *shared)

@@ -42,7 +42,7 @@ int brood_task_fail(brood_task *task, int code, const char *text)
 
 size_t brood_task_index(const brood_task *task)
 {
-    return task == NULL ? 0 : task->index;
+    return task == NULL ? 0 : task->job->first_index + task->index;
 }
 
 size_t brood_task_item_bytes(const brood_task *task)

@@ -89,7 +89,10 @@ int bri_watch(bri_name name)
 {
     if (name == 0 || bri_roster_has_ended(name))
         return -ESRCH;
-    int fd = bri_pidfd_open((pid_t)bri_load_acquire(&bri_slot_of(name)->pid));
+    pid_t pid = (pid_t)bri_load_acquire(&bri_slot_of(name)->pid);
+    if (pid == 0) /* it leaves: the pid goes before the slot is free */
+        return -ESRCH;
+    int fd = bri_pidfd_open(pid);
     if (fd >= 0 && bri_roster_has_ended(name)) {
         close(fd);
         return -ESRCH;

@@ -111,8 +111,9 @@ static int open_descriptor(brood_process *process)
         return 0;
     if (fd < 0) { /* the only one left */
         close(process->fd);
-        process->fd = fd = bri_watch(process->keeper);
-        return fd < 0 ? bri_fail_os(-fd, "no descriptor for the process") : 0;
+        fd = bri_watch(process->keeper);
+        process->fd = fd == -ESRCH ? open_ended() : fd;
+        return process->fd >= 0 ? 0 : bri_fail_os(-process->fd, "no descriptor for the process");
     }
     dup3(fd, process->fd, O_CLOEXEC);
     close(fd);

@@ -1,4 +1,41 @@
 /* SPDX-License-Identifier: MIT */
+/* run-model: cc=-DCOLLAPSE pan=-E pan=-m300000 */
+/*
+ * The claim of chunks and what the undertaker does about a worker's death: src/pool/job.h (J1 … J8), pool.h (F1, F2), claim.c, mourn.c,
+ * submit.c (withdraw, is_visited).
+ *
+ * Modelled: one job; its chunk words, counts, resume records, outcomes DIED; the seats' visiting, chunk and progress; the ring's entry and head
+ * and the list of returns with its counter `again`; completion by whoever finds the sum full; cancelling; the owner taking the memory back.
+ * Workers die between any two steps of a visit, the first undertaker between any two of its own; a new worker sits down in a seat
+ * whose last holder is wholly undertaken.  One step is one access to shared memory, or several of which others see only one.
+ * Left out: which chunk is tried first, more jobs than one, results and failures as memory, sleeping (wait.pml): the owner sleeps on one bit
+ * that a signal and the obituary set.
+ *
+ * properties   no item runs twice; at the moment of completion each chunk is DONE or CANCELLED, and each item has one outcome: DIED exactly
+ *              when it was running at a death, CANCELLED only when it never began, else a value;
+ *              the owner learns of the completion; nobody touches the job's memory once it is freed; the undertaker's word is free at the end
+ *
+ * runs: checked whole
+ *   default                              2 workers, 2 chunks of 2 items, 1 death
+ *   -DCANCEL -DITEMS=1                   the owner cancels meanwhile
+ *   -DCHUNKS=1 -DCRASHES=2               2 deaths, the undertaker's among them
+ *
+ * mutations: an error must be found
+ *   -DBUG_TWO_STORES                     J8: count and last chunk by a store each
+ *   -DBUG_SUM_BEFORE_COUNT               J8's store and the sum's loads not sequentially consistent
+ *   -DBUG_PROGRESS_STAYS -DCRASHES=2     no J3: the last chunk's progress is taken for this one's
+ *   -DBUG_STALE_CHUNK                    J2: W.chunk is another job's
+ *   -DBUG_NO_SECOND_LOOK                 J2: does not look again whether the job is still offered
+ *   -DBUG_NO_RESUME                      the chunk begins anew
+ *   -DBUG_CHUNK_STAYS -DCHUNKS=1 -DCRASHES=2    W.chunk is left as it was when the chunk goes back to FREE: another worker finishes the chunk,
+ *                                        and the next undertaker takes it for done but not counted
+ *   -DBUG_RETURNS_ONCE -DCHUNKS=1 -DCRASHES=2   `again` + 1 only by the undertaker that set the chunk FREE: it may have died in between
+ *   -DBUG_OFFERS_ALWAYS                  puts the job among the returns though the dead had claimed nothing in it: it may be complete,
+ *                                        and the owner through with its own look at the returns
+ *   -DBUG_UNDERTAKER_DOES_NOT_SUM        leaves the completion to the workers
+ *   -DBUG_EARLY_SEAT                     a new worker sits down before the undertaker is through
+ *   -DBUG_CANCEL_STORES -DCANCEL -DITEMS=1      cancels by load and store
+ */
 #ifndef WORKERS
 #define WORKERS 2
 #endif
@@ -9,7 +46,7 @@
 #define ITEMS 2              /* of a chunk */
 #endif
 #ifndef CRASHES
-#define CRASHES 2
+#define CRASHES 1
 #endif
 #define BIT(p) (1 << (p))
 #define MORTALS (WORKERS + 1) /* workers, an undertaker; another undertaker goes on */
@@ -115,20 +152,23 @@ proctype Worker(byte me) provided (dying == 0 || (dying & BIT(_pid - 1)))
     :: {
         do
         :: d_step {
-               (offered && !passed) || (returned && again != seen) ->
-               seen = again;
+               (offered && !passed) || (returned && again != seen) -> seen = again
+           };
+            d_step {
 #ifdef BUG_STALE_CHUNK
-               chunk[me] = 0;                                    /* left from a chunk of another job */
+                chunk[me] = 0;                                   /* left from a chunk of another job */
 #else
-               chunk[me] = NONE;
+                chunk[me] = NONE;
 #endif
-               visiting[me] = VISITS                             /* J1 */
+                visiting[me] = VISITS                            /* J1 */
             };
             if
+#ifdef BUG_NO_SECOND_LOOK
+            :: true ->
+#else
             :: offered || returned ->
-#ifndef BUG_NO_VISIT
-                visiting[me] = VISITS | VALID;                   /* J2 */
 #endif
+                visiting[me] = VISITS | VALID;                   /* J2 */
                 do
                 :: d_step { c < CHUNKS && chunk_word[c] == FREE ->
                        TOUCH;
@@ -169,7 +209,9 @@ proctype Worker(byte me) provided (dying == 0 || (dying & BIT(_pid - 1)))
                 complete_if_counted();
 #endif
                 visiting[me] = 0
+#ifndef BUG_NO_SECOND_LOOK
             :: !offered && !returned -> visiting[me] = 0
+#endif
             fi
         od
        } unless {

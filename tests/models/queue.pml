@@ -1,4 +1,37 @@
 /* SPDX-License-Identifier: MIT */
+/* run-model: cc=-DCOLLAPSE pan=-E pan=-m300000 */
+/*
+ * The queue with two locks and what becomes of its messages when somebody dies: src/queue/queue.h (P1 … P7, G1 … G6), settle_message in
+ * segment.c, mourn_queue in queue.c, src/heap/recover.c (U1 … U6).
+ *
+ * Modelled: each message is a block with its tag and its aux (vpos + 1); frames; both cursors, each committed by one store; both locks, whose
+ * words name their holder; the undertaker: for each dead name settle, mourn, free, release, in this order, with steps of its own.
+ * Anybody dies between any two steps; the first undertaker too, and the second takes its word over and does everything again.
+ * Left out: segments (frames lie in a ring that is re-used at once, which is harder), inline messages (a frame read before got moves), the
+ * heap's own steps, sleeping (wait.pml), closing and destroying.
+ *
+ * properties   at each take: the message is there, is whole, and is the next of its producer (so: once, in order, none left out); its block is
+ *              not changed while the consumer copies; whoever frees a block frees one that is used and not between the cursors;
+ *              at the end: all locks are free, the dead are released, what was committed was delivered or is in the queue, no block
+ *              leaked, and as long as a consumer lives the queue is drained and the living producers are through
+ *
+ * runs: checked whole
+ *   default                                     2 producers, 2 consumers, a ring of 2, 2 deaths
+ *   -DMESSAGES=2 -DPRODUCERS=1                  order, and blocks used again by the same name
+ *   -DMESSAGES=2 -DCONSUMERS=1 -DCRASHES=1      the queue is full at times
+ *   -DMESSAGES=2 -DPRODUCERS=1 -DSAME_PROCESS   a consumer that is a thread of the producer's process, with the same name
+ *
+ * mutations: an error must be found
+ *   -DBUG_TAG_AFTER_COMMIT -DCONSUMERS=1 -DCRASHES=1   after P6 the producer makes the block the arena's: it may be freed already, and somebody else's
+ *   -DBUG_TAG_AFTER_TAKE -DCONSUMERS=1    G3 after G4
+ *   -DBUG_COMMIT_BEFORE_FRAME -DCONSUMERS=1 -DCRASHES=1   P6 before P3
+ *   -DBUG_TWO_STORES -DMESSAGES=2 -DCONSUMERS=1 -DCRASHES=1   P6: position and count by a store each
+ *   -DBUG_MOURN_FIRST -DCONSUMERS=1       U3 before U2: the cursors that settle goes by move
+ *   -DBUG_AUX_STAYS -DCONSUMERS=1         settle does not forget the destination of a message that was not put: settling again, after another
+ *                                         undertaker died in U4, finds another message there and lets the block live
+ *   -DBUG_SETTLE_STORES -DCONSUMERS=1     settle's verdict by a store: a living consumer has taken the block meanwhile
+ *   -DBUG_NO_UNDERTAKER_LOCK -DCONSUMERS=1   two undertakers at a time
+ */
 #ifndef PRODUCERS
 #define PRODUCERS 2
 #endif

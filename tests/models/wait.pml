@@ -1,4 +1,43 @@
 /* SPDX-License-Identifier: MIT */
+/* run-model: cc=-DCOLLAPSE pan=-E pan=-m300000 */
+/*
+ * The event count and the wait loop: src/sync/event.h (W1 … W4, S1 … S4), bri_wait and bri_event_signal_slow in event.c, bri_futex_wait with two
+ * words (futex_waitv), bri_obituary_publish.
+ *
+ * The condition is a token: each waker makes one and wakes one, each waiter takes one.  GIVE_BACK: one token that is there from the start and
+ * that each waiter gives back: a mutex.  Waiter 0 has a deadline that may pass at any time, the others wait for ever.  Anybody dies between any
+ * two steps, the first undertaker too; the second goes on.  Who is woken among the sleepers is open, a dead one that the kernel has not taken
+ * out of its queue yet included; a sleeper may be woken while it is still on its way to the second word, or while its deadline passes.
+ * Memory is sequentially consistent: that S1 is seen before S2 is read, and W1 before W2, is what the fences are for (BUG_NO_FENCE, BUG_NO_RECHECK).
+ *
+ * Two protocols for waking one:
+ *   default    S3 leaves WAITING on (sequence + 1).  S5: when the kernel woke fewer than asked, sequence + 1 and WAITING off, if the word has not
+ *              changed; S6: wakes all, who fell asleep in between.  No condition needs to know of it.
+ *   PASS_ON    S3 turns WAITING off.  Whoever slept (called bri_event_sleep) and takes something wakes another, if something is left: as
+ *              bri_queue_pass_on_messages does.  Each condition with more than one token must do so, else: BUG_WAITING_OFF.
+ *
+ * property     when nothing moves any more, no living waiter sleeps while there is a token
+ *
+ * runs: checked whole
+ *   default                              2 waiters, 2 wakers, 1 death
+ *   -DPASS_ON
+ *   -DWAKERS=1 -DCRASHES=2               2 deaths, the undertaker's among them
+ *   -DGIVE_BACK -DWAKERS=0 -DWAITERS=3   a mutex
+ *   -DGIVE_BACK -DWAKERS=0 -DWAITERS=3 -DMUTEX_OFF   a mutex, whose S3 turns WAITING off and nobody passes on: one token needs no more
+ *
+ * mutations: an error must be found
+ *   -DBUG_WAITING_OFF                    S3 turns WAITING off, nobody passes on: of two signals before the woken one is at W1 again, the second
+ *                                        wakes nobody, though another sleeps and there are two tokens
+ *   -DBUG_CLEAR_WITHOUT_WAKE             no S6
+ *   -DBUG_NO_FENCE                       S2 reads the word before S1
+ *   -DBUG_NO_RECHECK                     no W2
+ *   -DBUG_NO_OBITUARY                    deaths wake nobody
+ *   -DBUG_OBITUARY_KEY_LATE              the obituary is read after W2
+ *   -DBUG_TIMEOUT_LEAVES                 who times out does not look again: it may have been woken for a token
+ *   -DPASS_ON -DBUG_TIMEOUT_LEAVES
+ *   -DPASS_ON -DBUG_NO_REARM             the woken one looks before W1
+ *   -DPASS_ON -DBUG_ONLY_IF_SLEPT        passes on only if the kernel put it to sleep: a wake may hit it on its way there
+ */
 #ifndef WAITERS
 #define WAITERS 2
 #endif
@@ -48,7 +87,7 @@ inline signal()
     :: !(word & WAITING)                                         /* S2 */
     :: d_step { word & WAITING -> seen = word };
        do
-#if defined(PASS_ON) || defined(BUG_WAITING_OFF)
+#if defined(PASS_ON) || defined(MUTEX_OFF) || defined(BUG_WAITING_OFF)
        :: d_step { word == seen -> word = seen + 1; seen = 0 };  /* S3: sequence + 1, WAITING off */
           wake_one();                                            /* S4 */
           count = 0;

@@ -82,7 +82,7 @@ static inline int report_others(void)
     for (uint32_t slot = 0; slot < bri_load_acquire(&bri_arena_current->header->slots_high); slot++) {
         enum bri_slot_state state;
         const bri_name name = bri_roster_name_at(slot, &state);
-        if (state == BRI_SLOT_FREE || name == bri_self())
+        if (state == BRI_SLOT_FREE || state == BRI_SLOT_JOINING || name == bri_self()) /* a dead one's JOINING counts as free */
             continue;
         others++;
         if (state == BRI_SLOT_LIVE || state == BRI_SLOT_CLAIMED)
