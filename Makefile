@@ -8,7 +8,7 @@ FUZZ_SECONDS ?= 30
 WERROR ?= $(if $(CI),true,false)
 
 .DEFAULT_GOAL := build
-.PHONY: build test demo lint format sanitize fuzz install clean help
+.PHONY: build test demo lint format stepkill sanitize fuzz install clean help
 
 build: ## the library: build/libbrood.so, build/libbrood.a and the examples
 	@tools/install-deps build
@@ -30,6 +30,12 @@ lint: ## clang-format, clang-tidy, the order of the layers, a clang build withou
 format: ## rewrites the C files as clang-format wants them
 	@tools/install-deps lint
 	@tools/lint --fix
+
+stepkill: ## kills every operation after every instruction, none left out (make test samples the long ones)
+	@tools/install-deps test
+	@tools/configure $(BUILD)-test -Dtests=true -Dcheck=3 -Dfault_points=true -Dwerror=$(WERROR)
+	@ninja --quiet -C $(BUILD)-test tests/stepkill
+	@$(BUILD)-test/tests/stepkill --full
 
 sanitize: ## unit tests under ASan and UBSan, TSan, valgrind
 	@tools/install-deps sanitize

@@ -76,7 +76,9 @@ static int run_limited(const struct controller *controllers, int (*body)(void))
     assert_int_equal(waitpid(child, &status, 0), child);
     while (rmdir(folder) != 0 && errno == EBUSY) {
     }
-    assert_true(WIFEXITED(status)); /* not by the OOM killer, not by SIGBUS */
+    if (WIFSIGNALED(status))
+        print_error("ended by signal %d\n", WTERMSIG(status)); /* the OOM killer, or SIGBUS */
+    assert_true(WIFEXITED(status));
     return WEXITSTATUS(status);
 }
 

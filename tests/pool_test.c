@@ -362,6 +362,46 @@ static void jobs_may_overlap(void **unused)
     }
 }
 
+static int meet(brood_task *task, const void *item, void *result)
+{
+    _Atomic int *met = *(_Atomic int *const *)item;
+    int64_t end = brood_after_ms(WITHIN_MS);
+
+    (void)task, (void)result;
+    bri_add_acq_rel(met, 1);
+    while (bri_load_acquire(met) % WORKERS != 0 && bri_now_ns() < end)
+        sched_yield();
+    return bri_now_ns() >= end;
+}
+
+static int all_sleep(void)
+{
+    for (uint32_t i = 0; i < WORKERS; i++)
+        if (!bri_load_acquire(&bri_slot_of(bri_load_acquire(&bri_pool_seat(pool->shared, i)->name))->idle))
+            return 0;
+    return 1;
+}
+
+/* Each job wakes a worker of its own, also while the one that the last job woke has not run yet. */
+static void jobs_offered_together_run_together(void **unused)
+{
+    brood_result *results[WORKERS];
+    void *met;
+
+    (void)unused;
+    assert_ok(brood_alloc(sizeof(int), &met));
+    for (int round = 0; round < 100; round++) {
+        await_true(all_sleep());
+        for (int i = 0; i < WORKERS; i++)
+            assert_ok(brood_pool_apply_async(pool, meet, &met, sizeof met, 0, &results[i]));
+        for (int i = 0; i < WORKERS; i++) {
+            assert_ok(brood_result_get(results[i], NULL, 0, brood_after_ms(2 * WITHIN_MS)));
+            assert_ok(brood_result_destroy(results[i]));
+        }
+    }
+    assert_ok(brood_free(met));
+}
+
 /* More than the ring has room for. */
 static void a_hundred_thousand_may_wait(void **unused)
 {
@@ -519,6 +559,7 @@ int main(void)
         clean_test(errors_keep_code_and_text),
         clean_test(threads_may_submit),
         clean_test(jobs_may_overlap),
+        clean_test(jobs_offered_together_run_together),
         clean_test(results_tell_how_far_they_are),
         clean_test(items_that_have_not_begun_are_cancelled),
         clean_test(results_given_up_are_dropped),

@@ -30,6 +30,7 @@
 #include "sync/mutex.h"
 
 #define STEP_PAGES UINT64_C(64)
+#define MARGIN_BYTES (UINT64_C(1) << 20) /* page tables and what the program itself touches meanwhile */
 
 static struct bri_header_shm *header(void)
 {
@@ -68,9 +69,26 @@ static int lengthen(uint64_t pages)
     return 0;
 }
 
+/* Bytes that will be in use once everything up to `pages` is touched, and are not yet: memory that was given out and not touched counts, too. */
+static uint64_t bytes_to_come(uint64_t pages, const struct stat *status)
+{
+    uint64_t length = header()->pages_at + pages * BRI_PAGE_BYTES, there = (uint64_t)status->st_blocks * 512;
+    uint64_t never_touched = header()->pages_at - header()->table_at; /* most of the page table */
+
+    return length > there + never_touched ? length - there - never_touched : 0;
+}
+
+static int has_headroom(uint64_t pages, const struct stat *status, uint64_t headroom)
+{
+    uint64_t wanted = bytes_to_come(pages, status);
+
+    return headroom >= MARGIN_BYTES && wanted <= headroom - MARGIN_BYTES;
+}
+
 /* How much to grow for a wish of `pages`: a step of some size when there is room for it, else just the wish. */
 static int choose_step(uint64_t pages, uint64_t *ret_step)
 {
+    struct stat status;
     uint64_t grown = bri_load_relaxed(&header()->grown);
     uint64_t room = header()->max_bytes / BRI_PAGE_BYTES - grown;
     uint64_t step = least(room, pages > STEP_PAGES ? pages : STEP_PAGES);
@@ -78,10 +96,13 @@ static int choose_step(uint64_t pages, uint64_t *ret_step)
     if (pages > room)
         return bri_fail(ENOMEM, "the arena is full: its bound is %llu bytes (max_bytes of brood_arena_create)",
                         (unsigned long long)header()->max_bytes);
+    int error = check_memfd(&status);
+    if (error < 0)
+        return error;
     uint64_t headroom = bri_memory_headroom();
-    if (step * BRI_PAGE_BYTES > headroom)
+    if (!has_headroom(grown + step, &status, headroom))
         step = pages;
-    if (step * BRI_PAGE_BYTES > headroom)
+    if (!has_headroom(grown + step, &status, headroom))
         return bri_fail(ENOMEM, "no memory for %llu bytes more in the arena: %llu are left in this machine or cgroup",
                         (unsigned long long)(step * BRI_PAGE_BYTES), (unsigned long long)headroom);
     *ret_step = step;

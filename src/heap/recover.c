@@ -70,14 +70,14 @@ static void free_block(struct bri_block_shm *block, uint64_t tag, void *argument
         bri_heap_free(bri_payload_of(block));
 }
 
-/* A worker writes into blocks of its pool's owner, and a supervisor reads them: the owner's blocks wait until these have ended too. */
+/* A worker writes into blocks of its pool's owner, and a supervisor reads them: the owner's blocks wait until these have ended too, or, as a
+ * supervisor does by taking 0 for its boss, have said that they are done with them.  Also when it is one of them who asks: it may only be
+ * passing somebody else on. */
 static int depends_on(bri_name name, bri_name dead)
 {
     bri_name boss = bri_load_relaxed(&bri_slot_of(name)->boss);
     uint32_t role = bri_load_relaxed(&bri_slot_of(name)->role);
 
-    if (name == bri_self()) /* a supervisor that buries its owner is done with its blocks */
-        return 0;
     if (role == BRI_ROLE_SUPERVISOR)
         return boss == dead;
     return role == BRI_ROLE_WORKER && !bri_is_alive(boss); /* about to die with its supervisor, whoever the owner was */

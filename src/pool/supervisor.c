@@ -153,8 +153,8 @@ static void start_missing(struct supervisor *supervisor)
 {
     for (uint32_t i = 0; i < supervisor->shared->workers; i++) {
         struct bri_seat_shm *seat = bri_pool_seat(supervisor->shared, i);
-        if (bri_load_relaxed(&seat->name) != 0 || seat->is_closed)
-            continue;
+        if (bri_load_relaxed(&seat->name) != 0 || bri_load_relaxed(&seat->pid) != 0 || seat->is_closed)
+            continue; /* no name, but a pid: passed on in an undertaking of ours since the last reap, which has to count it first */
         int error = try_to_start(supervisor, i);
         if (error == 0) {
             supervisor->unstarted = 0;
@@ -289,7 +289,7 @@ static _Noreturn void owner_died(struct supervisor *supervisor)
     for (uint32_t i = 0; i < supervisor->shared->workers; i++)
         bri_roster_bury(bri_load_relaxed(&bri_pool_seat(supervisor->shared, i)->name), BRI_END_KILLED);
     bri_roster_bury(owner, BRI_END_KILLED);
-    bri_undertake();
+    let_go_of(owner);
     bri_leave_and_exit();
 }
 

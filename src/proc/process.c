@@ -153,8 +153,8 @@ static int fork_keeper(brood_process *process, brood_process_function *function,
     bri_flush_output();
     pid_t pid = bri_fork_detached(bri_keeper_main, &keep);
     if (pid < 0) {
+        bri_process_leave(process->record, BRI_GONE_BOTH); /* first: by the claim an undertaker would find it */
         bri_roster_cancel(process->keeper);
-        bri_process_leave(process->record, BRI_GONE_BOTH);
         return bri_fail_os(-pid, "cannot start a process for %s", process->name);
     }
     bri_roster_tell_pid(process->keeper, (uint32_t)pid);

@@ -4,13 +4,23 @@
 #include <limits.h>
 
 #include "arena/roster.h"
+#include "base/check.h"
 #include "sync/event.h"
+
+static int is_last(uint32_t before, uint32_t who)
+{
+    return (before & BRI_GONE_BOTH) != BRI_GONE_BOTH && ((before | who) & BRI_GONE_BOTH) == BRI_GONE_BOTH;
+}
 
 void bri_process_leave(struct bri_process_shm *record, uint32_t who)
 {
-    uint32_t before = bri_or_seq_cst(&record->gone, who);
+    uint32_t before = bri_load_acquire(&record->gone), after;
 
-    if (before != BRI_GONE_BOTH && (before | who) == BRI_GONE_BOTH)
+    do
+        after = before | who | (is_last(before, who) ? who << 2 : 0);
+    while (!bri_cas_seq_cst(&record->gone, &before, after));
+    bri_fault("process.gone");
+    if (is_last(before, who))
         bri_heap_free(record);
 }
 
@@ -44,7 +54,9 @@ static void mourn(void *payload, bri_name dead)
         gone |= BRI_GONE_KEEPER;
     if (bri_load_relaxed(&record->starter) == dead)
         gone |= BRI_GONE_STARTER;
-    if (gone != 0)
+    if (bri_load_acquire(&record->gone) & gone << 2) /* it was to free the record */
+        bri_heap_free(record);
+    else if (gone != 0)
         bri_process_leave(record, gone);
 }
 

@@ -15,7 +15,8 @@
  * field – writer – readers
  *   state        the keeper; after its death the undertaker – starter
  *   pid, status  the keeper before the state that tells of them – starter
- *   gone         STARTER by the starter or its undertaker, KEEPER by the keeper or its undertaker; whoever sets the second bit frees the record
+ *   gone         STARTER by the starter or its undertaker, KEEPER by the keeper or its undertaker; whoever sets the second bit frees the record,
+ *                and says by LAST_… in the same CAS that it is the one: should it die before, its undertaker frees the record
  *
  * death table
  *   starter, any time    its undertaker sets STARTER; the keeper kills a daemon, else stops watching the starter
@@ -37,7 +38,13 @@ enum bri_process_state {
     BRI_PROCESS_FAILED
 };
 
-enum { BRI_GONE_STARTER = 1, BRI_GONE_KEEPER = 2, BRI_GONE_BOTH = 3 };
+enum {
+    BRI_GONE_STARTER = 1,
+    BRI_GONE_KEEPER = 2,
+    BRI_GONE_BOTH = 3,
+    BRI_GONE_LAST_STARTER = BRI_GONE_STARTER << 2,
+    BRI_GONE_LAST_KEEPER = BRI_GONE_KEEPER << 2
+};
 
 struct bri_process_shm {
     _Atomic uint32_t state;

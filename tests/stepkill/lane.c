@@ -310,12 +310,18 @@ static bool is_done(const struct lane *lane, unsigned long k)
     return k >= lane->board->trace.length && atomic_load(&lane->board->over_runs) >= OVER_RUNS;
 }
 
+/* The routine run stays within minutes; --full leaves nothing out. */
+enum { ROUTINE_POINTS = 400 };
+
 unsigned long lane_stride(const struct lane *lane)
 {
-    const unsigned long most = lane->scenario->most_points, length = lane->board->trace.length;
+    const unsigned long length = lane->board->trace.length;
+    unsigned long most = lane->scenario->most_points;
+    if (most == 0 || most > ROUTINE_POINTS)
+        most = ROUTINE_POINTS;
     if (lane->options->stride != 0)
         return lane->options->stride;
-    if (most == 0 || length <= most || lane->options->to != 0)
+    if (length <= most || lane->options->to != 0)
         return 1;
     return (length + most - 1) / most | 1; /* odd: steps of loops are often even */
 }

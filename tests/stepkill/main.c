@@ -13,11 +13,13 @@ extern const struct stepkill_scenario stepkill_heap[];
 extern const struct stepkill_scenario stepkill_locks[];
 extern const struct stepkill_scenario stepkill_pool[];
 extern const struct stepkill_scenario stepkill_process[];
+extern const struct stepkill_scenario stepkill_queue[];
 
 static const struct stepkill_scenario *const scenarios[] = {
     stepkill_selftest,
     stepkill_heap,
     stepkill_locks,
+    stepkill_queue,
     stepkill_process,
     stepkill_pool,
     NULL,

@@ -104,8 +104,7 @@ static int check_lock(struct state *s)
 {
     REQUIRE(brood_lock_acquire(s->lock, BROOD_FOREVER) >= 0);
     REQUIRE(brood_lock_release(s->lock) == 0);
-    REQUIRE(brood_lock_acquire(s->lock, BROOD_NOW) == 0);
-    REQUIRE(brood_lock_release(s->lock) == 0);
+    REQUIRE(brood_lock_acquire(s->lock, BROOD_NOW) == 0 && brood_lock_release(s->lock) == 0);
     return 0;
 }
 
@@ -113,8 +112,7 @@ static int check_rlock(struct state *s)
 {
     REQUIRE(brood_rlock_acquire(s->rlock, BROOD_FOREVER) >= 0);
     REQUIRE(brood_rlock_acquire(s->rlock, BROOD_NOW) == 0);
-    REQUIRE(brood_rlock_release(s->rlock) == 0);
-    REQUIRE(brood_rlock_release(s->rlock) == 0);
+    REQUIRE(brood_rlock_release(s->rlock) == 0 && brood_rlock_release(s->rlock) == 0);
     REQUIRE(brood_rlock_release(s->rlock) == -EPERM);
     return 0;
 }
@@ -134,8 +132,7 @@ static int check_semaphore(struct state *s)
         REQUIRE(got >= 0);
         told += got == BROOD_OWNER_DIED;
     }
-    REQUIRE(tokens <= s->tokens_most);
-    REQUIRE(told <= 1);
+    REQUIRE(tokens <= s->tokens_most && told <= 1);
     REQUIRE(brood_semaphore_acquire(s->semaphore, BROOD_NOW) == -ETIMEDOUT);
     for (int i = 0; i < tokens; i++)
         REQUIRE(brood_semaphore_release(s->semaphore) == 0);
@@ -155,8 +152,7 @@ static int check_condition(struct state *s)
 
 static int check_event(struct state *s)
 {
-    REQUIRE(brood_event_set(s->event) == 0);
-    REQUIRE(brood_event_wait(s->event, BROOD_FOREVER) == 0);
+    REQUIRE(brood_event_set(s->event) == 0 && brood_event_wait(s->event, BROOD_FOREVER) == 0);
     REQUIRE(brood_event_clear(s->event) == 0);
     REQUIRE(brood_event_wait(s->event, BROOD_NOW) == -ETIMEDOUT);
     return 0;
@@ -181,8 +177,7 @@ static int check_barrier(struct state *s)
     REQUIRE(start_helper(s, work_barrier) > 0);
     int got = brood_barrier_wait(s->barrier, BROOD_FOREVER);
     reap_helper(s);
-    REQUIRE(got >= 0);
-    REQUIRE(got + s->helper_got == 1);
+    REQUIRE(got >= 0 && got + s->helper_got == 1);
     return 0;
 }
 
@@ -670,7 +665,7 @@ static void change_barrier(void *ctx)
 
 /* ------------------------------------------------------------------------------- mourning, cut short ---- */
 
-/* Dies as holder of everything, as member of the barrier, and notified: the notify passes to the survivor's own entry. */
+/* Dies as holder of everything, as member of the barrier, and notified: the notify passes to one of the survivor's two. */
 static int work_and_die(struct state *s)
 {
     brood_lock_acquire(s->lock, BROOD_FOREVER);
@@ -683,25 +678,39 @@ static int work_and_die(struct state *s)
     return brood_condition_wait(s->condition, BROOD_FOREVER);
 }
 
-static void *setup_dead(void)
+static void *setup_dead(uint32_t end)
 {
     struct state *s = setup();
 
+    for (int added = 0; s != NULL && added < 3; added++)
+        brood_semaphore_release(s->semaphore);
     if (s == NULL || start_helper(s, work_and_die) < 0 || brood_barrier_wait(s->barrier, BROOD_FOREVER) < 0)
         return NULL;
     take_when_waiting(s, 1);
-    struct bri_waiter_shm *own = &s->condition->waiters[1];
-    bri_store_relaxed(&own->event, 0u);
-    bri_store_relaxed(&own->name, bri_self());
-    bri_store_relaxed(&own->ticket, UINT64_C(2));
-    bri_store_relaxed(&s->condition->next, UINT64_C(2));
-    bri_store_relaxed(&s->condition->width, 2u);
+    for (uint32_t i = 1; i <= 2; i++) {
+        bri_store_relaxed(&s->condition->waiters[i].event, 0u);
+        bri_store_relaxed(&s->condition->waiters[i].name, bri_self());
+        bri_store_relaxed(&s->condition->waiters[i].ticket, UINT64_C(1) + i);
+    }
+    bri_store_relaxed(&s->condition->next, UINT64_C(3));
+    bri_store_relaxed(&s->condition->width, 3u);
     if (brood_condition_notify(s->condition, 1) != 1 || kill(s->helper, SIGKILL) != 0)
         return NULL;
     reap_helper(s);
     brood_condition_release(s->condition);
-    bri_roster_bury(s->dead, BRI_END_KILLED);
+    bri_roster_bury(s->dead, end);
+    s->tokens_least = s->tokens_most = end == BRI_END_CLEAN ? 3 : 5; /* a clean end spends two */
     return s;
+}
+
+static void *setup_killed(void)
+{
+    return setup_dead(BRI_END_KILLED);
+}
+
+static void *setup_ended(void)
+{
+    return setup_dead(BRI_END_CLEAN);
 }
 
 static void mourn_all(void *ctx)
@@ -722,19 +731,20 @@ static void mourn_all(void *ctx)
 static int check_mourned(void *ctx)
 {
     struct state *s = ctx;
-    struct bri_waiter_shm *own = &s->condition->waiters[1];
+    struct bri_waiter_shm *waiters = s->condition->waiters;
+    const int killed = s->tokens_least == 5;
 
     bri_report_if_ended(s->victim);
     bri_undertake();
     REQUIRE(brood_lock_acquire(s->lock, BROOD_NOW) == BROOD_OWNER_DIED);
     REQUIRE(brood_rlock_acquire(s->rlock, BROOD_NOW) == BROOD_OWNER_DIED);
-    REQUIRE(brood_semaphore_acquire(s->semaphore, BROOD_NOW) == BROOD_OWNER_DIED);
-    REQUIRE(brood_barrier_is_broken(s->barrier) == 1);
-    REQUIRE(bri_load_relaxed(&own->ticket) == 1);
+    REQUIRE(brood_semaphore_acquire(s->semaphore, BROOD_NOW) == (killed ? BROOD_OWNER_DIED : 0));
+    REQUIRE(brood_barrier_is_broken(s->barrier) == killed);
     REQUIRE(bri_load_relaxed(&s->condition->notified) == 1);
-    bri_store_relaxed(&own->ticket, UINT64_C(0));
-    REQUIRE(brood_lock_release(s->lock) == 0);
-    REQUIRE(brood_rlock_release(s->rlock) == 0);
+    REQUIRE(bri_load_relaxed(&waiters[1].ticket) == 1 && bri_load_relaxed(&waiters[2].ticket) == 3);
+    bri_store_relaxed(&waiters[1].ticket, UINT64_C(0));
+    bri_store_relaxed(&waiters[2].ticket, UINT64_C(0));
+    REQUIRE(brood_lock_release(s->lock) == 0 && brood_rlock_release(s->rlock) == 0);
     REQUIRE(brood_semaphore_release(s->semaphore) == 0);
     return check(s);
 }
@@ -784,6 +794,7 @@ const struct stepkill_scenario stepkill_locks[] = {
     {.name = "barrier.change", PLAIN, .victim = change_barrier},
     {.name = "locks.create", .setup = setup, .victim = create_each, .check = check_created},
     {.name = "locks.destroy", .setup = setup, .victim = destroy_each, .check = check_destroyed},
-    {.name = "locks.mourn", .setup = setup_dead, .victim = mourn_all, .check = check_mourned},
+    {.name = "locks.mourn", .setup = setup_killed, .victim = mourn_all, .check = check_mourned},
+    {.name = "locks.mourn.clean", .setup = setup_ended, .victim = mourn_all, .check = check_mourned},
     {.name = NULL},
 };

@@ -369,6 +369,25 @@ static void *setup_renew(void)
     return begin(&work);
 }
 
+/* The pool is closed with the job in it: the worker leaves after it, or its successor does. */
+static int give_job_and_close(void *ctx)
+{
+    const struct state *s = ctx;
+    if (give_job(ctx) != 0)
+        return -1;
+    return brood_pool_close(s->pool) == 0 ? 0 : stepkill_fail("close: %s", brood_error_text());
+}
+
+static int check_pool_ends(void *ctx)
+{
+    struct state *s = ctx;
+    if (check_result(s) != 0)
+        return -1;
+    if (brood_pool_join(s->pool, BROOD_FOREVER) != 0)
+        return stepkill_fail("join: %s", brood_error_text());
+    return check_end(s);
+}
+
 /* --- the supervisor is killed ----------------------------------------------------------------- */
 
 static pid_t supervisor_pid(void *ctx)
@@ -445,16 +464,6 @@ static int close_idle_pool(void *ctx)
     return close_pool(ctx);
 }
 
-static int check_pool_ends(void *ctx)
-{
-    struct state *s = ctx;
-    if (check_result(s) != 0)
-        return -1;
-    if (brood_pool_join(s->pool, BROOD_FOREVER) != 0)
-        return stepkill_fail("join: %s", brood_error_text());
-    return check_end(s);
-}
-
 /* The first supervisor was killed; the second is the victim, from its first instruction. */
 static void *setup_second_supervisor(void)
 {
@@ -505,7 +514,7 @@ static const struct work owned_map = {
 static const struct work owned_wait = {
     .function = triple_first_waits, .count = 6, .chunk_items = 2, .result_bytes = sizeof(int), .workers = 2};
 
-/* In the victim, before it begins: a pool in which all is warm, and, with `keep`, a result. */
+/* In the owner, before it begins: a pool in which all is warm, and, with `keep`, a result. */
 static brood_pool *own_pool(const struct work *work, brood_result **keep)
 {
     brood_pool *pool;
@@ -592,6 +601,46 @@ static void own_and_destroy(void *ctx)
     stepkill_end();
 }
 
+/* The supervisor is killed while it clears up after its owner. */
+static void be_owner(void *ctx)
+{
+    brood_result *result;
+    (void)ctx;
+    const brood_pool *pool = own_pool(&owned_wait, NULL);
+    atomic_store(&shared->is_open, 0);
+    if (submit((brood_pool *)(uintptr_t)pool, &owned_wait, &result) != 0)
+        _exit(1);
+    while (atomic_load(&shared->busy) < 2)
+        take_a_nap();
+    atomic_store(&shared->told, (int)bri_load_acquire(&bri_slot_of(bri_load_acquire(&pool->shared->supervisor))->pid));
+    for (;;)
+        pause();
+}
+
+static void *setup_owner(void)
+{
+    struct state *s = setup_arena();
+    if (s == NULL)
+        return NULL;
+    shared->owner = fork_to(be_owner, s);
+    while (atomic_load(&shared->told) == 0)
+        take_a_nap();
+    return s;
+}
+
+static pid_t told_pid(void *ctx)
+{
+    (void)ctx;
+    return atomic_load(&shared->told);
+}
+
+static int kill_owner(void *ctx)
+{
+    (void)ctx;
+    kill(shared->owner, SIGKILL);
+    return waitpid(shared->owner, NULL, 0) == shared->owner ? 0 : stepkill_fail("the owner cannot be waited for");
+}
+
 static int check_owner_is_gone(void *ctx)
 {
     (void)ctx;
@@ -616,6 +665,8 @@ const struct stepkill_scenario stepkill_pool[] = {
      .check = check_pool_goes_on},
     {.name = "pool.worker.renew", .setup = setup_renew, .victim_pid = worker_pid, .provoke = give_job,
      .check = check_pool_goes_on},
+    {.name = "pool.worker.close", .setup = setup_map, .victim_pid = worker_pid, .provoke = give_job_and_close,
+     .check = check_pool_ends},
     {.name = "pool.supervisor.death", .setup = setup_busy_one, .victim_pid = supervisor_pid, .provoke = kill_worker,
      .after_kill = look_after, .check = check_pool_goes_on, .most_points = SAMPLE},
     {.name = "pool.supervisor.death-slow", .setup = setup_busy_one, .victim_pid = supervisor_pid,
@@ -628,6 +679,8 @@ const struct stepkill_scenario stepkill_pool[] = {
      .provoke = close_idle_pool, .after_kill = look_after, .check = check_pool_ends, .most_points = SAMPLE},
     {.name = "pool.supervisor.start", .setup = setup_second_supervisor, .victim = be_second_supervisor,
      .after_kill = tell_pid_and_look_after, .check = check_pool_goes_on, .most_points = SAMPLE},
+    {.name = "pool.supervisor.owner", .setup = setup_owner, .victim_pid = told_pid, .provoke = kill_owner,
+     .check = check_owner_is_gone, .most_points = SAMPLE},
     {.name = "pool.owner.create", .setup = setup_arena, .victim = own_and_create, .check = check_owner_is_gone,
      .most_points = SAMPLE},
     {.name = "pool.owner.apply", .setup = setup_arena, .victim = own_and_apply, .check = check_owner_is_gone,

@@ -40,7 +40,7 @@
 #include "brood.h"
 #include "heap/heap.h"
 
-enum { SEATS_MAX = 32, CHECKS_MAX = 16, COMPLAINTS_MAX = 12, ENDS_WITHIN_MS = 20000, HANGS_AFTER_S = 90 };
+enum { SEATS_MAX = 32, CHECKS_MAX = 16, COMPLAINTS_MAX = 12, LEFT_MOST = 10, ENDS_WITHIN_MS = 20000, HANGS_AFTER_S = 90 };
 
 /* --- random --- */
 
@@ -353,22 +353,16 @@ static inline brood_arena_stats stats_now(void)
     return stats;
 }
 
-struct kinds {
-    uint32_t count[BRI_KINDS];
-};
-
-static inline void count_kind(struct bri_block_shm *block, uint64_t tag, void *argument)
+static inline void print_block(struct bri_block_shm *block, uint64_t tag, void *argument)
 {
-    struct kinds *kinds = argument;
+    static const char *const kinds[BRI_KINDS] = {"none",  "lock",   "rlock", "semaphore", "condition", "event",   "barrier", "queue", "ledger",
+                                                 "user",  "segment", "message", "process", "pool",      "job",     "data",    "failure", "reply"};
 
-    (void)block;
-    kinds->count[bri_tag_kind(tag)]++;
-}
-
-static inline void count_kinds(struct kinds *ret_kinds)
-{
-    *ret_kinds = (struct kinds){{0}};
-    bri_heap_walk(count_kind, ret_kinds);
+    if (++*(uint32_t *)argument <= LEFT_MOST)
+        printf("#   a %s of %llu bytes at %llu, owner %x, aux %llx %llx %llx\n", kinds[bri_tag_kind(tag)],
+               (unsigned long long)bri_load_relaxed(&block->bytes), (unsigned long long)bri_offset_of(bri_payload_of(block)), bri_tag_owner(tag),
+               (unsigned long long)bri_load_relaxed(&block->aux[0]), (unsigned long long)bri_load_relaxed(&block->aux[1]),
+               (unsigned long long)bri_load_relaxed(&block->aux[2]));
 }
 
 /* Frees what nobody knows any more; how many. */
@@ -392,11 +386,8 @@ static inline void begin_round(void)
 /* Everything is destroyed: the arena is as before the round, and this is its only process. */
 static inline void check_arena(uint32_t check)
 {
-    static const char *const names[BRI_KINDS] = {"none",   "lock",  "rlock",   "semaphore", "condition", "event",   "barrier",
-                                                 "queue",  "ledger", "user",   "segment",   "message",   "process", "pool",
-                                                 "job",    "data",   "failure", "reply"};
     int64_t limit = brood_after_ms(5000);
-    struct kinds kinds;
+    uint32_t printed = 0;
 
     for (bury_all(); bri_now_ns() < limit; bury_all()) {
         brood_arena_stats stats = stats_now();
@@ -409,10 +400,7 @@ static inline void check_arena(uint32_t check)
     if (stats_now().used_blocks == stress.blocks_before)
         return;
     complain(check, "%lld blocks are left", (long long)(stats_now().used_blocks - stress.blocks_before));
-    count_kinds(&kinds);
-    for (int kind = 0; kind < BRI_KINDS; kind++)
-        if (kinds.count[kind] != 0)
-            printf("#   %u of kind %s\n", kinds.count[kind], names[kind]);
+    bri_heap_walk(print_block, &printed);
 }
 
 /* Other processes that have this arena mapped. */
