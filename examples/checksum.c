@@ -148,10 +148,17 @@ static void print_escaped(const char *path)
 {
     for (; *path != '\0'; path++) {
         switch (*path) {
-        case '\n': fputs("\\n", stdout); break;
-        case '\r': fputs("\\r", stdout); break;
-        case '\\': fputs("\\\\", stdout); break;
-        default: putchar(*path);
+        case '\n':
+            fputs("\\n", stdout);
+            break;
+        case '\r':
+            fputs("\\r", stdout);
+            break;
+        case '\\':
+            fputs("\\\\", stdout);
+            break;
+        default:
+            putchar(*path);
         }
     }
     putchar('\n');

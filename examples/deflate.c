@@ -12,14 +12,7 @@
 
 #include <stdlib.h>
 
-enum {
-    WINDOW = 32768,
-    HASHES = 1 << 15,
-    CHAIN = 64,
-    SHORTEST = 3,
-    LONGEST = 258,
-    END_OF_BLOCK = 256
-};
+enum { WINDOW = 32768, HASHES = 1 << 15, CHAIN = 64, SHORTEST = 3, LONGEST = 258, END_OF_BLOCK = 256 };
 
 struct deflate {
     const uint8_t *data;

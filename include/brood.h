@@ -68,7 +68,7 @@ extern "C" {
  * thread any · fork shared · signal safe · kill n/a */
 const char *brood_error_text(void);
 
-#define BROOD_NOW ((int64_t)0)
+#define BROOD_NOW     ((int64_t)0)
 #define BROOD_FOREVER INT64_MAX
 
 /* The deadline that many milliseconds from now; negative counts as 0.  thread any · fork shared · signal safe · kill n/a */
@@ -82,14 +82,14 @@ int64_t brood_after_ms(int64_t milliseconds);
 int brood_cpu_count(void);
 
 typedef struct brood_cpu_info {
-    size_t size;        /* in: sizeof (brood_cpu_info) */
-    int usable;         /* what brood_cpu_count returns */
-    int online;         /* CPUs online in the machine */
-    int affinity;       /* CPUs in this process's affinity mask */
-    int physical;       /* physical cores among these, 0 when unknown */
-    uint64_t quota_us;  /* CPU time per period_us that the tightest cgroup allows; 0 and 0 without a quota */
+    size_t size;       /* in: sizeof (brood_cpu_info) */
+    int usable;        /* what brood_cpu_count returns */
+    int online;        /* CPUs online in the machine */
+    int affinity;      /* CPUs in this process's affinity mask */
+    int physical;      /* physical cores among these, 0 when unknown */
+    uint64_t quota_us; /* CPU time per period_us that the tightest cgroup allows; 0 and 0 without a quota */
     uint64_t period_us;
-    int overridden;     /* 1 when BROOD_CPU_COUNT set `usable` */
+    int overridden; /* 1 when BROOD_CPU_COUNT set `usable` */
 } brood_cpu_info;
 
 /* The parts of the count.  -EINVAL: ret_info is NULL or its size too small.
@@ -100,7 +100,8 @@ int brood_cpu_info_get(brood_cpu_info *ret_info);
 
 typedef struct brood_arena_options {
     size_t size;
-    uint64_t max_bytes; /* bound on the arena; default: 1 TiB of address space, so the machine's memory is the bound */
+    uint64_t
+        max_bytes; /* bound on the arena; default: 1 TiB of address space, so the machine's memory is the bound */
 } brood_arena_options;
 #define BROOD_ARENA_OPTIONS(...) (&(const brood_arena_options){sizeof(brood_arena_options), __VA_ARGS__})
 
@@ -115,12 +116,12 @@ int brood_arena_create(const brood_arena_options *options);
 int brood_arena_destroy(void);
 
 typedef struct brood_arena_stats {
-    size_t size;            /* in: sizeof (brood_arena_stats) */
-    uint64_t max_bytes;     /* the bound */
-    uint64_t grown_bytes;   /* bytes that the arena has ever reached; they stay warm */
-    uint64_t used_bytes;    /* bytes in use now, headers included */
-    uint64_t used_blocks;   /* blocks in use now */
-    uint32_t participants;  /* processes that use the arena now */
+    size_t size;           /* in: sizeof (brood_arena_stats) */
+    uint64_t max_bytes;    /* the bound */
+    uint64_t grown_bytes;  /* bytes that the arena has ever reached; they stay warm */
+    uint64_t used_bytes;   /* bytes in use now, headers included */
+    uint64_t used_blocks;  /* blocks in use now */
+    uint32_t participants; /* processes that use the arena now */
 } brood_arena_stats;
 
 /* Counts by a walk that takes no lock: exact when nobody allocates at the same time.
@@ -233,13 +234,14 @@ typedef struct brood_queue brood_queue;
 typedef struct brood_queue_options {
     size_t size;
     uint64_t max_messages; /* bound on messages that wait; 0: none */
-    uint64_t max_bytes;    /* bound on their bytes; 0: none.  One message larger than this is refused, -EMSGSIZE */
+    uint64_t
+        max_bytes; /* bound on their bytes; 0: none.  One message larger than this is refused, -EMSGSIZE */
 } brood_queue_options;
 #define BROOD_QUEUE_OPTIONS(...) (&(const brood_queue_options){sizeof(brood_queue_options), __VA_ARGS__})
 
 /* A message in the caller's hands. */
 typedef struct brood_message {
-    void *data;   /* aligned to 16; not NULL, also for a message of 0 bytes */
+    void *data; /* aligned to 16; not NULL, also for a message of 0 bytes */
     size_t bytes;
 } brood_message;
 
@@ -269,8 +271,8 @@ int brood_queue_get(brood_queue *queue, void *buffer, size_t capacity, size_t *r
 
 /* Waits for the first message, takes up to `count` that are there and fit one after the other (each aligned to 16) into
  * `buffer`, sets ret_messages[i] to each, and returns how many.  Errors as get (-EMSGSIZE when the first does not fit). */
-int brood_queue_get_many(brood_queue *queue, void *buffer, size_t capacity, brood_message *ret_messages, size_t count,
-                         int64_t deadline);
+int brood_queue_get_many(brood_queue *queue, void *buffer, size_t capacity, brood_message *ret_messages,
+                         size_t count, int64_t deadline);
 
 /* Zero-copy put: memory for a message of `bytes` in the arena, to be filled in place and then committed or abandoned by the same
  * process.  commit waits for room; on a failure the message is still the caller's.
@@ -305,7 +307,8 @@ typedef struct brood_process_options {
     const char *name; /* copied; default "Process-N" */
     int daemon;       /* 1: ends with its parent, however that ends */
 } brood_process_options;
-#define BROOD_PROCESS_OPTIONS(...) (&(const brood_process_options){sizeof(brood_process_options), __VA_ARGS__})
+#define BROOD_PROCESS_OPTIONS(...) \
+    (&(const brood_process_options){sizeof(brood_process_options), __VA_ARGS__})
 
 /* What the process runs; its return value (0 … 255) is the exit code. */
 typedef int brood_process_function(void *argument);
@@ -315,8 +318,8 @@ typedef int brood_process_function(void *argument);
  * drand48) are seeded anew; see brood_random_between.  It is nobody's child that wait() could see.
  * -EINVAL: function or ret_process NULL.  -E2BIG: options.  -EAGAIN: no more processes.  -ENOMEM.  -EMFILE, -ENFILE.
  * thread any · fork shared · signal no · kill atomic */
-int brood_process_start(brood_process_function *function, void *argument, const brood_process_options *options,
-                        brood_process **ret_process);
+int brood_process_start(brood_process_function *function, void *argument,
+                        const brood_process_options *options, brood_process **ret_process);
 
 /* Waits for its end.  -ETIMEDOUT.  -EPERM: not the process that started it.  -EINVAL.  thread any · fork owner · signal no */
 int brood_process_join(brood_process *process, int64_t deadline);
@@ -362,11 +365,12 @@ typedef int brood_function(brood_task *task, const void *item, void *result);
 
 typedef struct brood_pool_options {
     size_t size;
-    uint32_t workers;                 /* default brood_cpu_count(); at most 1024 */
-    uint32_t tasks_per_worker;        /* a worker is renewed after the chunk with its so-manieth item; default: never */
+    uint32_t workers; /* default brood_cpu_count(); at most 1024 */
+    uint32_t
+        tasks_per_worker; /* a worker is renewed after the chunk with its so-manieth item; default: never */
     int (*initializer)(void *argument); /* runs first in each worker; not 0: the pool fails to start */
     void *initializer_argument;
-    uint32_t grace_ms;                /* terminate: from SIGTERM to SIGKILL; default 500 */
+    uint32_t grace_ms; /* terminate: from SIGTERM to SIGKILL; default 500 */
 } brood_pool_options;
 #define BROOD_POOL_OPTIONS(...) (&(const brood_pool_options){sizeof(brood_pool_options), __VA_ARGS__})
 
@@ -380,25 +384,25 @@ int brood_pool_create(const brood_pool_options *options, brood_pool **ret_pool);
 
 /* How one item ended. */
 enum brood_outcome_kind {
-    BROOD_PENDING = 0,   /* not yet */
-    BROOD_VALUE = 1,     /* its result is there */
-    BROOD_ERROR = 2,     /* the function failed: code, text */
-    BROOD_DIED = 3,      /* its worker died: pid, signal or exit_code */
-    BROOD_CANCELLED = 4  /* it was cancelled before it began, or the pool was terminated or broke */
+    BROOD_PENDING = 0,  /* not yet */
+    BROOD_VALUE = 1,    /* its result is there */
+    BROOD_ERROR = 2,    /* the function failed: code, text */
+    BROOD_DIED = 3,     /* its worker died: pid, signal or exit_code */
+    BROOD_CANCELLED = 4 /* it was cancelled before it began, or the pool was terminated or broke */
 };
 
 typedef struct brood_outcome {
-    int kind;      /* enum brood_outcome_kind */
-    int code;      /* BROOD_ERROR: the function's own */
-    int pid;       /* BROOD_ERROR and BROOD_DIED: of the worker */
-    int signal;    /* BROOD_DIED: the signal, or 0 */
-    int exit_code; /* BROOD_DIED: the exit code when signal is 0; -1 when nobody knows */
+    int kind;       /* enum brood_outcome_kind */
+    int code;       /* BROOD_ERROR: the function's own */
+    int pid;        /* BROOD_ERROR and BROOD_DIED: of the worker */
+    int signal;     /* BROOD_DIED: the signal, or 0 */
+    int exit_code;  /* BROOD_DIED: the exit code when signal is 0; -1 when nobody knows */
     char text[236]; /* BROOD_ERROR: the function's own, cut at 235 bytes; BROOD_DIED: a sentence */
 } brood_outcome;
 
 typedef struct brood_map_options {
     size_t size;
-    size_t chunk_items;          /* items that a worker takes at once; 0: chosen */
+    size_t chunk_items; /* items that a worker takes at once; 0: chosen */
 } brood_map_options;
 #define BROOD_MAP_OPTIONS(...) (&(const brood_map_options){sizeof(brood_map_options), __VA_ARGS__})
 
@@ -411,24 +415,25 @@ typedef struct brood_map_options {
 
 /* function(item i) → result i for `count` items of item_bytes at `items`, results in the order of the items.  Copies unless the
  * array lies in the arena.  results may be NULL when result_bytes is 0. */
-int brood_pool_map(brood_pool *pool, brood_function *function, const void *items, size_t item_bytes, void *results,
-                   size_t result_bytes, size_t count, const brood_map_options *options);
+int brood_pool_map(brood_pool *pool, brood_function *function, const void *items, size_t item_bytes,
+                   void *results, size_t result_bytes, size_t count, const brood_map_options *options);
 
 /* The same, returning at once.  `items` is free again when this returns, unless it lies in the arena; results are had by
  * brood_result_get. */
-int brood_pool_map_async(brood_pool *pool, brood_function *function, const void *items, size_t item_bytes, size_t result_bytes,
-                         size_t count, const brood_map_options *options, brood_result **ret_result);
+int brood_pool_map_async(brood_pool *pool, brood_function *function, const void *items, size_t item_bytes,
+                         size_t result_bytes, size_t count, const brood_map_options *options,
+                         brood_result **ret_result);
 
 /* Items and results of differing sizes: item i is items[i]; the function replies with brood_task_reply, and the replies are had
  * by brood_result_bytes. */
-int brood_pool_map_bytes_async(brood_pool *pool, brood_function *function, const brood_message *items, size_t count,
-                               const brood_map_options *options, brood_result **ret_result);
+int brood_pool_map_bytes_async(brood_pool *pool, brood_function *function, const brood_message *items,
+                               size_t count, const brood_map_options *options, brood_result **ret_result);
 
 /* One call.  item may be NULL when item_bytes is 0, result when result_bytes is 0. */
-int brood_pool_apply(brood_pool *pool, brood_function *function, const void *item, size_t item_bytes, void *result,
-                     size_t result_bytes);
-int brood_pool_apply_async(brood_pool *pool, brood_function *function, const void *item, size_t item_bytes, size_t result_bytes,
-                           brood_result **ret_result);
+int brood_pool_apply(brood_pool *pool, brood_function *function, const void *item, size_t item_bytes,
+                     void *result, size_t result_bytes);
+int brood_pool_apply_async(brood_pool *pool, brood_function *function, const void *item, size_t item_bytes,
+                           size_t result_bytes, brood_result **ret_result);
 
 /* Gives the next item: 1 and *ret_item (copied before the next call), 0 at the end, a negative errno to stop with it.  Called in
  * the thread that calls brood_pool_imap and brood_stream_next, never elsewhere. */
@@ -436,8 +441,8 @@ typedef int brood_iterator(void *argument, brood_message *ret_item);
 
 typedef struct brood_imap_options {
     size_t size;
-    size_t max_items;  /* items in flight and results not yet taken; default 4 per worker, at least 8 */
-    size_t max_bytes;  /* bytes of items in flight; default 64 MiB (one item is always let in) */
+    size_t max_items; /* items in flight and results not yet taken; default 4 per worker, at least 8 */
+    size_t max_bytes; /* bytes of items in flight; default 64 MiB (one item is always let in) */
 } brood_imap_options;
 #define BROOD_IMAP_OPTIONS(...) (&(const brood_imap_options){sizeof(brood_imap_options), __VA_ARGS__})
 
@@ -445,13 +450,13 @@ typedef struct brood_imap_options {
  * with brood_task_reply (their `result` is NULL). */
 int brood_pool_imap(brood_pool *pool, brood_function *function, brood_iterator *next, void *argument,
                     const brood_imap_options *options, brood_stream **ret_stream);
-int brood_pool_imap_unordered(brood_pool *pool, brood_function *function, brood_iterator *next, void *argument,
-                              const brood_imap_options *options, brood_stream **ret_stream);
+int brood_pool_imap_unordered(brood_pool *pool, brood_function *function, brood_iterator *next,
+                              void *argument, const brood_imap_options *options, brood_stream **ret_stream);
 
 typedef struct brood_stream_item {
-    size_t index;          /* of the item, from 0 */
+    size_t index; /* of the item, from 0 */
     brood_outcome outcome;
-    brood_message reply;   /* BROOD_VALUE: valid until the next call with this stream */
+    brood_message reply; /* BROOD_VALUE: valid until the next call with this stream */
 } brood_stream_item;
 
 /* The next result: 1, or 0 at the end.  An item that failed is a result like any other (outcome).  -ETIMEDOUT.  The iterator's own

@@ -3,7 +3,7 @@
 #include "testing.h"
 
 #define FAR_IN_THE_PAST (-1)
-#define ABSURD (SIZE_MAX / 4)
+#define ABSURD          (SIZE_MAX / 4)
 
 static brood_pool *pool;
 
@@ -146,13 +146,15 @@ static void options_of_other_versions(void **unused)
     assert_ok(brood_pool_destroy(other));
     assert_ok(brood_pool_map(pool, copy_int, &item, sizeof item, &value, sizeof value, 1, &newer_map.known));
     newer_map.tail = 1;
-    assert_refused(brood_pool_map(pool, copy_int, &item, sizeof item, &value, sizeof value, 1, &newer_map.known), E2BIG, "options");
+    assert_refused(
+        brood_pool_map(pool, copy_int, &item, sizeof item, &value, sizeof value, 1, &newer_map.known), E2BIG,
+        "options");
 }
 
-#define NEWER(type, name)                                                                                    \
-    struct {                                                                                                 \
-        type known;                                                                                          \
-        uint64_t tail;                                                                                       \
+#define NEWER(type, name) \
+    struct {              \
+        type known;       \
+        uint64_t tail;    \
     } name = {.known = {.size = sizeof name}, .tail = 1}
 
 static void unknown_fields_are_refused_everywhere(void **unused)
@@ -172,9 +174,12 @@ static void unknown_fields_are_refused_everywhere(void **unused)
     assert_refused(brood_arena_create(&arena.known), E2BIG, "options");
     assert_refused(brood_queue_create(&queue.known, &made_queue), E2BIG, "options");
     assert_refused(brood_process_start(nothing, NULL, &process.known, &made_process), E2BIG, "options");
-    assert_refused(brood_pool_map_async(pool, copy_int, NULL, 0, 0, 1, &map.known, &result), E2BIG, "options");
-    assert_refused(brood_pool_map_bytes_async(pool, copy_int, &item, 1, &map.known, &result), E2BIG, "options");
-    assert_refused(brood_pool_imap(pool, copy_int, give_no_item, NULL, &imap.known, &stream), E2BIG, "options");
+    assert_refused(brood_pool_map_async(pool, copy_int, NULL, 0, 0, 1, &map.known, &result), E2BIG,
+                   "options");
+    assert_refused(brood_pool_map_bytes_async(pool, copy_int, &item, 1, &map.known, &result), E2BIG,
+                   "options");
+    assert_refused(brood_pool_imap(pool, copy_int, give_no_item, NULL, &imap.known, &stream), E2BIG,
+                   "options");
     assert_true(made_queue == NULL && made_process == NULL && result == NULL && stream == NULL);
 }
 
@@ -207,7 +212,8 @@ static void submitting_refuses(void **unused)
     assert_refused(brood_pool_map(pool, copy_int, items, 4, values, ABSURD, 8, NULL), EINVAL, "result_bytes");
     assert_refused(brood_pool_map(pool, copy_int, NULL, 0, NULL, 0, SIZE_MAX, NULL), EINVAL, "count");
     assert_refused(brood_pool_map_async(pool, copy_int, items, 4, 4, 4, NULL, NULL), EINVAL, "ret_result");
-    assert_refused(brood_pool_map_async(pool, copy_int, items, 4, SIZE_MAX, SIZE_MAX, NULL, &result), EINVAL, "count");
+    assert_refused(brood_pool_map_async(pool, copy_int, items, 4, SIZE_MAX, SIZE_MAX, NULL, &result), EINVAL,
+                   "count");
     assert_refused(brood_pool_apply(pool, copy_int, NULL, 4, values, 4), EINVAL, "item");
     assert_refused(brood_pool_apply(pool, copy_int, items, 4, NULL, 4), EINVAL, "result");
     assert_refused(brood_pool_apply_async(pool, copy_int, items, 4, 4, NULL), EINVAL, "ret_result");
@@ -225,14 +231,17 @@ static void submitting_refuses(void **unused)
 static void functions_must_lie_in_a_module(void **unused)
 {
     static char data[16];
-    void *heap = malloc(16), *code = mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    const uintptr_t addresses[] = {(uintptr_t)heap, (uintptr_t)data, (uintptr_t)&data, (uintptr_t)code, 1, UINTPTR_MAX};
+    void *heap = malloc(16),
+         *code = mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    const uintptr_t addresses[] = {(uintptr_t)heap, (uintptr_t)data, (uintptr_t)&data, (uintptr_t)code, 1,
+                                   UINTPTR_MAX};
     int item = 1, value;
 
     (void)unused;
     for (size_t i = 0; i < sizeof addresses / sizeof *addresses; i++)
-        assert_refused(brood_pool_apply(pool, (brood_function *)addresses[i], &item, sizeof item, &value, sizeof value), EFAULT,
-                       "function");
+        assert_refused(
+            brood_pool_apply(pool, (brood_function *)addresses[i], &item, sizeof item, &value, sizeof value),
+            EFAULT, "function");
     munmap(code, 4096);
     free(heap);
     assert_pool_works();
@@ -377,8 +386,10 @@ static void use_parents_handles(void *result)
     child_check(brood_pool_join(pool, BROOD_NOW) == -EPERM && brood_pool_destroy(pool) == -EPERM);
     child_check(brood_pool_workers(pool) == 1);
     child_check(brood_result_wait(result, BROOD_NOW) == -EPERM && brood_result_ready(result) == -EPERM);
-    child_check(brood_result_get(result, NULL, 0, BROOD_NOW) == -EPERM && brood_result_cancel(result) == -EPERM);
-    child_check(brood_result_outcome(result, 0, &outcome) == -EPERM && brood_result_bytes(result, 0, &reply) == -EPERM);
+    child_check(brood_result_get(result, NULL, 0, BROOD_NOW) == -EPERM &&
+                brood_result_cancel(result) == -EPERM);
+    child_check(brood_result_outcome(result, 0, &outcome) == -EPERM &&
+                brood_result_bytes(result, 0, &reply) == -EPERM);
     child_check(brood_result_fd(result) == -EPERM);
     child_check(brood_result_destroy(result) == -EPERM);
     child_check(brood_arena_destroy() < 0);

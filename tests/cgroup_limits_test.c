@@ -67,7 +67,8 @@ static int run_limited(const struct controller *controllers, int (*body)(void))
     char folder[256];
     int status = 0;
 
-    if (!make_group(&controllers[0], folder, sizeof folder) && !make_group(&controllers[1], folder, sizeof folder))
+    if (!make_group(&controllers[0], folder, sizeof folder) &&
+        !make_group(&controllers[1], folder, sizeof folder))
         skip();
     pid_t child = fork();
     assert_true(child >= 0);
@@ -109,7 +110,8 @@ static int fill_queue(void)
     if (error != -ENOMEM || count < LIMIT_MIB / 2)
         return 1;
     for (size_t i = 0; i < count; i++) /* nothing that was accepted is lost */
-        if (brood_queue_get(queue, message, sizeof message, &bytes, BROOD_NOW) != 0 || bytes != sizeof message)
+        if (brood_queue_get(queue, message, sizeof message, &bytes, BROOD_NOW) != 0 ||
+            bytes != sizeof message)
             return 2;
     return brood_queue_put(queue, message, sizeof message, BROOD_NOW) == 0 ? 0 : 3;
 }

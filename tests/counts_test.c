@@ -7,7 +7,15 @@
 
 #include <dlfcn.h>
 
-enum { STREAK = 50, WARM_UP = 100, IDLE_MS = 100, TRY_MS = 20000, FEW = 1000, MANY = 1000000, CALLS_MOST = 60 };
+enum {
+    STREAK = 50,
+    WARM_UP = 100,
+    IDLE_MS = 100,
+    TRY_MS = 20000,
+    FEW = 1000,
+    MANY = 1000000,
+    CALLS_MOST = 60
+};
 
 static _Atomic long *calls;
 
@@ -88,7 +96,8 @@ static long count_calls_of_map(brood_pool *pool, int *items, int *values, size_t
     assert_ok(brood_pool_map(pool, add_one, items, sizeof *items, values, sizeof *values, count, NULL));
     for (size_t i = 0; i < count; i++)
         assert_int_equal(values[i], (int)i + 1);
-    long slices = (long)((bri_now_ns() - begin) / BRI_NS_PER_MS / 100); /* the supervisor is looked after now and then */
+    long slices = (long)((bri_now_ns() - begin) / BRI_NS_PER_MS /
+                         100); /* the supervisor is looked after now and then */
     return bri_load_relaxed(calls) - before - slices * 4;
 }
 

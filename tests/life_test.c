@@ -4,7 +4,7 @@
 
 #include <sys/mount.h>
 
-enum { NOTES = 16, WORKERS = 2 };
+enum { NOTES = 16, WORKERS = 2, ROUNDS = 20 };
 
 /* Pids that an owner wrote down. */
 struct notes {
@@ -175,14 +175,12 @@ static void owners_that_forget_to_destroy_leave_nothing(void **unused)
     the_ended_owner_leaves_nothing(_exit);
 }
 
-/* The programs that tasks have started end with the pool. */
-static void destroy_ends_what_tasks_started(void **unused)
+static void destroy_with_programs_running(void)
 {
     brood_pool *pool = new_pool(WORKERS);
     brood_result *result;
     int pidfds[3 * WORKERS];
 
-    (void)unused;
     forget_notes();
     assert_ok(brood_pool_map_async(pool, litter, NULL, 0, 0, WORKERS, NULL, &result));
     await_true(have_noted(3 * WORKERS));
@@ -192,6 +190,14 @@ static void destroy_ends_what_tasks_started(void **unused)
     for (int i = 0; i < 3 * WORKERS; i++)
         assert_ends_within(pidfds[i], 0);
     assert_ok(brood_result_destroy(result));
+}
+
+/* The programs that tasks have started end with the pool, whenever their parents leave them to the supervisor. */
+static void destroy_ends_what_tasks_started(void **unused)
+{
+    (void)unused;
+    for (int round = 0; round < ROUNDS; round++)
+        destroy_with_programs_running();
 }
 
 /* --- files, System V --- */
@@ -223,7 +229,9 @@ static void look_for_litter(void *unused)
     kill(owner, SIGKILL);
     waitpid(owner, NULL, 0);
     child_check(count_entries("/dev/shm") == 0);
-    child_check(count_lines("/proc/sysvipc/shm") + count_lines("/proc/sysvipc/sem") + count_lines("/proc/sysvipc/msg") == 3);
+    child_check(count_lines("/proc/sysvipc/shm") + count_lines("/proc/sysvipc/sem") +
+                    count_lines("/proc/sysvipc/msg") ==
+                3);
 }
 
 static void nothing_is_named(void **unused)
@@ -410,16 +418,11 @@ static void daemons_end_with_their_starter(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        clean_test(the_killed_owner_leaves_nothing),
-        clean_test(owners_that_forget_to_destroy_leave_nothing),
-        clean_test(destroy_ends_what_tasks_started),
-        clean_test(nothing_is_named),
-        clean_test(workers_survive_ctrl_c),
-        clean_test(the_host_sees_no_child_of_ours),
-        clean_test(the_host_sees_its_own_children),
-        clean_test(hosts_may_ignore_sigchld),
-        clean_test(nobody_holds_a_pipe_open),
-        clean_test(daemons_end_with_their_starter),
+        clean_test(the_killed_owner_leaves_nothing), clean_test(owners_that_forget_to_destroy_leave_nothing),
+        clean_test(destroy_ends_what_tasks_started), clean_test(nothing_is_named),
+        clean_test(workers_survive_ctrl_c),          clean_test(the_host_sees_no_child_of_ours),
+        clean_test(the_host_sees_its_own_children),  clean_test(hosts_may_ignore_sigchld),
+        clean_test(nobody_holds_a_pipe_open),        clean_test(daemons_end_with_their_starter),
     };
 
     prepare_tests();

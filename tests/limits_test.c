@@ -15,14 +15,15 @@ static void check_same_stock(const struct resources *before, int line)
 {
     struct resources now = take_stock();
 
-    for (int64_t end = brood_after_ms(WITHIN_MS); !is_same(&now, before) && bri_now_ns() < end; now = take_stock())
+    for (int64_t end = brood_after_ms(WITHIN_MS); !is_same(&now, before) && bri_now_ns() < end;
+         now = take_stock())
         breathe();
     if (is_same(&now, before))
         return;
     bri_heap_walk(print_block, NULL);
-    dprintf(STDERR_FILENO, "# %s:%d: descriptors %d → %d, blocks %d → %d, participants %d → %d\n", __FILE__, line,
-            before->descriptors, now.descriptors, (int)before->blocks, (int)now.blocks, (int)before->participants,
-            (int)now.participants);
+    dprintf(STDERR_FILENO, "# %s:%d: descriptors %d → %d, blocks %d → %d, participants %d → %d\n", __FILE__,
+            line, before->descriptors, now.descriptors, (int)before->blocks, (int)now.blocks,
+            (int)before->participants, (int)now.participants);
     _exit(99);
 }
 
@@ -36,26 +37,26 @@ static int is_among(int error, const int *errors)
     return error == 0;
 }
 
-#define child_check_among(error, ...)                                                                        \
-    do {                                                                                                     \
-        if (!is_among(error, (const int[]){__VA_ARGS__, 0}))                                                 \
-            dprintf(STDERR_FILENO, "# %d: %s\n", error, brood_error_text());                                 \
-        child_check(is_among(error, (const int[]){__VA_ARGS__, 0}));                                         \
+#define child_check_among(error, ...)                                        \
+    do {                                                                     \
+        if (!is_among(error, (const int[]){__VA_ARGS__, 0}))                 \
+            dprintf(STDERR_FILENO, "# %d: %s\n", error, brood_error_text()); \
+        child_check(is_among(error, (const int[]){__VA_ARGS__, 0}));         \
     } while (0)
 
-static void limit(int resource, rlim_t soft)
+static rlim_t lesser(rlim_t a, rlim_t b)
 {
-    struct rlimit limits;
-
-    child_check(getrlimit(resource, &limits) == 0);
-    limits.rlim_cur = soft < limits.rlim_max ? soft : limits.rlim_max;
-    child_check(setrlimit(resource, &limits) == 0);
+    return a < b ? a : b;
 }
 
-static void unlimit(int resource)
-{
-    limit(resource, RLIM_INFINITY);
-}
+#define limit(resource, soft)                            \
+    do {                                                 \
+        struct rlimit limits;                            \
+        child_check(getrlimit(resource, &limits) == 0);  \
+        limits.rlim_cur = lesser(soft, limits.rlim_max); \
+        child_check(setrlimit(resource, &limits) == 0);  \
+    } while (0)
+#define unlimit(resource) limit(resource, RLIM_INFINITY)
 
 /* --- tasks --- */
 
@@ -249,7 +250,8 @@ static void try_everything_in_full_arena(brood_pool *pool, brood_queue *queue)
     brood_message item = {large, sizeof large};
 
     child_check(brood_pool_create(BROOD_POOL_OPTIONS(.workers = 2), &other) == -ENOMEM);
-    child_check(brood_pool_map_async(pool, add_one, large, sizeof(int), sizeof(int), BOUND / sizeof(int), NULL, &result) == -ENOMEM);
+    child_check(brood_pool_map_async(pool, add_one, large, sizeof(int), sizeof(int), BOUND / sizeof(int),
+                                     NULL, &result) == -ENOMEM);
     child_check(brood_pool_map_bytes_async(pool, add_one, &item, 1, NULL, &result) == -ENOMEM);
     child_check(brood_queue_put(queue, large, sizeof large, BROOD_NOW) == -ENOMEM);
     child_check(brood_queue_reserve(queue, sizeof large, &item) == -ENOMEM);

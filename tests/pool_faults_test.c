@@ -72,9 +72,9 @@ static int do_deed(brood_task *task, const void *item, void *result)
 static const struct {
     int kind, signal, exit_code, code;
 } ends[DEEDS] = {
-    [DEED_WORK] = {BROOD_VALUE, 0, 0, 0},         [DEED_SEGFAULT] = {BROOD_DIED, SIGSEGV, -1, 0},
-    [DEED_ABORT] = {BROOD_DIED, SIGABRT, -1, 0},  [DEED_EXIT_3] = {BROOD_DIED, 0, 3, 0},
-    [DEED_EXIT_0] = {BROOD_DIED, 0, 0, 0},        [DEED_KILL] = {BROOD_DIED, SIGKILL, -1, 0},
+    [DEED_WORK] = {BROOD_VALUE, 0, 0, 0},        [DEED_SEGFAULT] = {BROOD_DIED, SIGSEGV, -1, 0},
+    [DEED_ABORT] = {BROOD_DIED, SIGABRT, -1, 0}, [DEED_EXIT_3] = {BROOD_DIED, 0, 3, 0},
+    [DEED_EXIT_0] = {BROOD_DIED, 0, 0, 0},       [DEED_KILL] = {BROOD_DIED, SIGKILL, -1, 0},
     [DEED_FAIL] = {BROOD_ERROR, 0, 0, 7},
 };
 
@@ -276,7 +276,8 @@ static void applies_survive_random_kills(void **unused)
     (void)unused;
     for (int round = 0; round < 3; round++) {
         for (int i = 0; i < CALLS; i++)
-            assert_ok(brood_pool_apply_async(pool, work_a_little, &nap, sizeof nap, sizeof(size_t), &results[i]));
+            assert_ok(
+                brood_pool_apply_async(pool, work_a_little, &nap, sizeof nap, sizeof(size_t), &results[i]));
         int before = killed, died = 0;
         for (int i = 0; i < CALLS; i++) {
             size_t value = 0;
@@ -354,7 +355,8 @@ static void a_killed_supervisor_is_replaced(void **unused)
         clear_tally();
         assert_ok(brood_pool_map_async(pool, work_a_little, items, sizeof *items, sizeof *values, 200,
                                        BROOD_MAP_OPTIONS(.chunk_items = next_random(&seed) % 9), &result));
-        assert_int_equal(brood_result_wait(result, bri_after_ns((int64_t)(next_random(&seed) % 5000) * 1000)), -ETIMEDOUT);
+        assert_int_equal(brood_result_wait(result, bri_after_ns((int64_t)(next_random(&seed) % 5000) * 1000)),
+                         -ETIMEDOUT);
         kill_supervisor(pool);
         int error = brood_result_get(result, values, sizeof values, brood_after_ms(WITHIN_MS));
         int died = check_survivors(result, values);
@@ -464,7 +466,8 @@ static void a_stopped_supervisor_only_delays(void **unused)
     stop(supervisor_pid(pool));
     run_deeds(pool, deeds, 1, 0);
     deeds[0] = deeds[59] = DEED_KILL;
-    assert_ok(brood_pool_map_async(pool, do_deed, deeds, sizeof *deeds, sizeof(size_t), ITEMS, NULL, &result));
+    assert_ok(
+        brood_pool_map_async(pool, do_deed, deeds, sizeof *deeds, sizeof(size_t), ITEMS, NULL, &result));
     assert_int_equal(brood_result_wait(result, brood_after_ms(50)), -ETIMEDOUT);
     kill(supervisor_pid(pool), SIGCONT);
     assert_int_equal(brood_result_get(result, NULL, 0, brood_after_ms(WITHIN_MS)), -EOWNERDEAD);

@@ -8,7 +8,7 @@ enum { WORKERS = 2, COUNT = 60, GRACE_MS = 100 };
 static struct notes {
     _Atomic int starts, gate, running, terms;
     _Atomic pid_t pids[COUNT];
-} *notes;
+} * notes;
 
 static int make_notes(void **state)
 {
@@ -61,7 +61,8 @@ static brood_result *map_async(brood_pool *pool, brood_function *function, size_
 {
     brood_result *result = NULL;
 
-    assert_ok(brood_pool_map_async(pool, function, NULL, 0, 0, count, BROOD_MAP_OPTIONS(.chunk_items = 1), &result));
+    assert_ok(brood_pool_map_async(pool, function, NULL, 0, 0, count, BROOD_MAP_OPTIONS(.chunk_items = 1),
+                                   &result));
     return result;
 }
 
@@ -80,7 +81,9 @@ static void the_initializer_runs_in_each_worker(void **unused)
     brood_pool *pool;
 
     (void)unused;
-    assert_ok(brood_pool_create(BROOD_POOL_OPTIONS(.workers = 3, .initializer = initialize, .initializer_argument = &argument), &pool));
+    assert_ok(brood_pool_create(
+        BROOD_POOL_OPTIONS(.workers = 3, .initializer = initialize, .initializer_argument = &argument),
+        &pool));
     assert_int_equal(notes->starts, 3);
     assert_int_equal(brood_pool_workers(pool), 3);
     assert_refused(brood_pool_apply(pool, tell_pid, NULL, 0, NULL, 0), EREMOTEIO, "33");
@@ -114,7 +117,8 @@ static int leave_at_once(void *unused)
 
 static int die_after_the_first_starts(void *unused)
 {
-    return bri_load_relaxed(&notes->starts) >= WORKERS ? die_at_once(unused) : bri_add_relaxed(&notes->starts, 1) * 0;
+    return bri_load_relaxed(&notes->starts) >= WORKERS ? die_at_once(unused)
+                                                       : bri_add_relaxed(&notes->starts, 1) * 0;
 }
 
 static void assert_pool_fails(int (*initializer)(void *argument), const char *why, int most_starts)
@@ -122,7 +126,9 @@ static void assert_pool_fails(int (*initializer)(void *argument), const char *wh
     brood_pool *pool = NULL;
 
     notes->starts = 0;
-    assert_refused(brood_pool_create(BROOD_POOL_OPTIONS(.workers = WORKERS, .initializer = initializer), &pool), ENOTRECOVERABLE, why);
+    assert_refused(
+        brood_pool_create(BROOD_POOL_OPTIONS(.workers = WORKERS, .initializer = initializer), &pool),
+        ENOTRECOVERABLE, why);
     assert_null(pool);
     assert_in_range(notes->starts, 1, most_starts);
 }
@@ -141,7 +147,8 @@ static void workers_that_die_at_every_start_break_the_pool(void **unused)
     brood_result *result;
 
     (void)unused;
-    assert_ok(brood_pool_create(BROOD_POOL_OPTIONS(.workers = WORKERS, .initializer = die_after_the_first_starts), &pool));
+    assert_ok(brood_pool_create(
+        BROOD_POOL_OPTIONS(.workers = WORKERS, .initializer = die_after_the_first_starts), &pool));
     result = map_async(pool, wait_for_gate, COUNT);
     kill(brood_pool_worker_pid(pool, 0), SIGKILL);
     assert_int_equal(brood_result_wait(result, brood_after_ms(WITHIN_MS)), 0);
@@ -385,8 +392,10 @@ static int use_outer_pool(brood_task *task, const void *item, void *result)
     brood_result *made = NULL;
 
     (void)task, (void)result;
-    return brood_pool_apply(pool, tell_pid, NULL, 0, NULL, 0) == -EPERM && brood_pool_destroy(pool) == -EPERM &&
-                   brood_pool_apply_async(pool, tell_pid, NULL, 0, 0, &made) == -EPERM && brood_pool_close(pool) == -EPERM
+    return brood_pool_apply(pool, tell_pid, NULL, 0, NULL, 0) == -EPERM &&
+                   brood_pool_destroy(pool) == -EPERM &&
+                   brood_pool_apply_async(pool, tell_pid, NULL, 0, 0, &made) == -EPERM &&
+                   brood_pool_close(pool) == -EPERM
                ? 0
                : 1;
 }

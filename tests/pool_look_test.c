@@ -64,7 +64,8 @@ static void note_pids(brood_pool *pool, pid_t *pids)
 static int all_run(brood_pool *pool)
 {
     for (uint32_t i = 0; i < WORKERS; i++)
-        if (!(bri_load_acquire(&bri_slot_of(bri_load_acquire(&bri_pool_seat(pool->shared, i)->name))->progress) &
+        if (!(bri_load_acquire(
+                  &bri_slot_of(bri_load_acquire(&bri_pool_seat(pool->shared, i)->name))->progress) &
               BRI_PROGRESS_RUNNING))
             return 0;
     return 1;
@@ -167,7 +168,8 @@ static size_t parse_lines(char *text, struct line *lines)
     size_t count = 0;
     char *rest = NULL;
 
-    for (char *at = strtok_r(text, "\n", &rest); at != NULL && count < LINES_MAX; at = strtok_r(NULL, "\n", &rest)) {
+    for (char *at = strtok_r(text, "\n", &rest); at != NULL && count < LINES_MAX;
+         at = strtok_r(NULL, "\n", &rest)) {
         char *end;
         if (strncmp(at, "brood ", 6) != 0)
             fail_msg("not a line of the trace: %s", at);

@@ -23,7 +23,7 @@ static struct stage {
     size_t count;
     struct point points[POINTS_MAX], target;
     _Atomic int begun[ITEMS];
-} *stage;
+} * stage;
 
 /* --- the hook --- */
 
@@ -61,7 +61,8 @@ static void at_point(const char *name)
 
     if (bri_load_acquire(&stage->is_recording))
         record(name, who);
-    else if (stage->target.who == who && strcmp(stage->target.name, name) == 0 && bri_add_relaxed(&stage->left, -1) == 1)
+    else if (stage->target.who == who && strcmp(stage->target.name, name) == 0 &&
+             bri_add_relaxed(&stage->left, -1) == 1)
         kill(getpid(), SIGKILL);
 }
 
@@ -99,7 +100,8 @@ static void check_item(brood_result *result, size_t index, const size_t *values,
     else if (index == FAILS)
         child_check(outcome.kind == BROOD_ERROR || outcome.kind == BROOD_DIED);
     else
-        child_check(outcome.kind == BROOD_DIED || (outcome.kind == BROOD_VALUE && values[index] == index + 100));
+        child_check(outcome.kind == BROOD_DIED ||
+                    (outcome.kind == BROOD_VALUE && values[index] == index + 100));
 }
 
 /* One item dies by itself; the kill may take another, or, with the supervisor, one of each worker. */
@@ -169,7 +171,8 @@ static void replay(const struct point *point, int passing)
     int status = status_of(start_child(perform, NULL));
     int was_killed = WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
     if (status != 0 && !(point->who == OWNER && was_killed))
-        fail_msg("killed at %s (%d), passing %d: status %x", point->name, (int)point->who, passing, (unsigned)status);
+        fail_msg("killed at %s (%d), passing %d: status %x", point->name, (int)point->who, passing,
+                 (unsigned)status);
     assert_nothing_leaked();
 }
 

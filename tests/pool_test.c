@@ -1,62 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /* What the submitting functions and result handles promise. */
-#include "testing.h"
+#include "pool_testing.h"
 
-#include <pthread.h>
-
-enum { WORKERS = 3, COUNT = 100, MANY = 100000, THREADS = 4, CALLS_PER_THREAD = 500 };
+enum { WORKERS = 3, COUNT = 100 };
 #define LARGE_BYTES ((size_t)10 << 20)
-
-static brood_pool *pool;
-
-static int nothing(brood_task *task, const void *item, void *result)
-{
-    (void)task, (void)item, (void)result;
-    return 0;
-}
-
-static int is_looked_at(void)
-{
-    for (uint32_t i = 0; i < WORKERS; i++)
-        if (bri_load_acquire(&bri_pool_seat(pool->shared, i)->visiting) != 0)
-            return 1;
-    return 0;
-}
-
-/* Jobs that a worker still looked at when they were given up are freed at the next calls. */
-static void free_jobs(void)
-{
-    brood_result *result;
-
-    assert_ok(brood_pool_apply_async(pool, nothing, NULL, 0, 0, &result));
-    assert_ok(brood_result_wait(result, brood_after_ms(WITHIN_MS)));
-    await_true(!is_looked_at());
-    assert_ok(brood_result_destroy(result));
-}
 
 static int make_pool(void **state)
 {
-    int error = make_arena(state);
-
-    pool = error == 0 ? new_pool(WORKERS) : NULL;
-    tidy_up = free_jobs;
-    return error;
-}
-
-static int drop_pool(void **state)
-{
-    (void)state;
-    return brood_pool_destroy(pool);
+    return make_pool_of(WORKERS, state);
 }
 
 /* --- tasks --- */
-
-static int triple(brood_task *task, const void *item, void *result)
-{
-    (void)task;
-    *(long *)result = *(const long *)item * 3;
-    return 0;
-}
 
 static int tell_index(brood_task *task, const void *item, void *result)
 {
@@ -208,9 +162,11 @@ static void items_are_free_again_at_once(void **unused)
     (void)unused;
     for (long i = 0; i < COUNT; i++)
         items[i] = i;
-    assert_ok(brood_pool_map_async(pool, triple, items, sizeof *items, sizeof *results, COUNT, NULL, &result));
+    assert_ok(
+        brood_pool_map_async(pool, triple, items, sizeof *items, sizeof *results, COUNT, NULL, &result));
     memset(items, 0xff, sizeof items);
-    assert_refused(brood_result_get(result, results, sizeof results - 1, BROOD_FOREVER), EMSGSIZE, "capacity");
+    assert_refused(brood_result_get(result, results, sizeof results - 1, BROOD_FOREVER), EMSGSIZE,
+                   "capacity");
     assert_ok(brood_result_get(result, results, sizeof results, brood_after_ms(WITHIN_MS)));
     for (long i = 0; i < COUNT; i++)
         assert_int_equal(results[i], i * 3);
@@ -266,7 +222,8 @@ static int misuse_replies(brood_task *task, const void *item, void *result)
     void *memory = NULL;
 
     (void)item;
-    *(int *)result = brood_task_reply(task, "x", 1) == -EINVAL && brood_task_reply(task, NULL, 1) == -EINVAL &&
+    *(int *)result = brood_task_reply(task, "x", 1) == -EINVAL &&
+                     brood_task_reply(task, NULL, 1) == -EINVAL &&
                      brood_task_reply_reserve(task, 1, &memory) == -EINVAL && memory == NULL &&
                      brood_task_reply_reserve(task, 1, NULL) == -EINVAL && brood_task_worker(task) < WORKERS;
     return 0;
@@ -306,244 +263,15 @@ static void errors_keep_code_and_text(void **unused)
         assert_ok(brood_result_outcome(result, i, &outcome));
         assert_int_equal(outcome.kind, i == 0 ? BROOD_VALUE : BROOD_ERROR);
         assert_int_equal(outcome.code, codes[i]);
-        assert_int_equal(strlen(outcome.text), i == 3 ? 235 : i == 4 ? strlen("failed, though it returns 0") : 0);
+        assert_int_equal(strlen(outcome.text), i == 3   ? 235
+                                               : i == 4 ? strlen("failed, though it returns 0")
+                                                        : 0);
         assert_true(i == 0 || outcome.pid > 0);
     }
     assert_int_equal(brood_result_successful(result), 0);
     assert_ok(brood_result_destroy(result));
-    assert_refused(brood_pool_apply(pool, fail_by_item, &items[4], sizeof *items, NULL, 0), EREMOTEIO, "though it returns");
-}
-
-/* --- many at once --- */
-
-static void *call_often(void *unused)
-{
-    (void)unused;
-    for (long i = 0; i < CALLS_PER_THREAD; i++) {
-        long value = 0;
-        if (brood_pool_apply(pool, triple, &i, sizeof i, &value, sizeof value) != 0 || value != i * 3)
-            return pool;
-    }
-    return NULL;
-}
-
-static void threads_may_submit(void **unused)
-{
-    pthread_t threads[THREADS];
-    void *failed;
-
-    (void)unused;
-    for (int i = 0; i < THREADS; i++)
-        assert_int_equal(pthread_create(&threads[i], NULL, call_often, NULL), 0);
-    for (int i = 0; i < THREADS; i++) {
-        pthread_join(threads[i], &failed);
-        assert_null(failed);
-    }
-}
-
-static void jobs_may_overlap(void **unused)
-{
-    enum { JOBS = 20 };
-    brood_result *results[JOBS];
-    long items[JOBS][COUNT], values[COUNT];
-
-    (void)unused;
-    for (int job = 0; job < JOBS; job++) {
-        for (long i = 0; i < COUNT; i++)
-            items[job][i] = job * 1000 + i;
-        assert_ok(brood_pool_map_async(pool, triple, items[job], sizeof(long), sizeof(long), (size_t)job * 5 + 1,
-                                       BROOD_MAP_OPTIONS(.chunk_items = (size_t)job % 4), &results[job]));
-    }
-    for (int job = JOBS - 1; job >= 0; job--) {
-        assert_ok(brood_result_get(results[job], values, sizeof values, brood_after_ms(WITHIN_MS)));
-        for (int i = 0; i <= job * 5; i++)
-            assert_int_equal(values[i], (job * 1000 + i) * 3);
-        assert_ok(brood_result_destroy(results[job]));
-    }
-}
-
-static int meet(brood_task *task, const void *item, void *result)
-{
-    _Atomic int *met = *(_Atomic int *const *)item;
-    int64_t end = brood_after_ms(WITHIN_MS);
-
-    (void)task, (void)result;
-    bri_add_acq_rel(met, 1);
-    while (bri_load_acquire(met) % WORKERS != 0 && bri_now_ns() < end)
-        sched_yield();
-    return bri_now_ns() >= end;
-}
-
-static int all_sleep(void)
-{
-    for (uint32_t i = 0; i < WORKERS; i++)
-        if (!bri_load_acquire(&bri_slot_of(bri_load_acquire(&bri_pool_seat(pool->shared, i)->name))->idle))
-            return 0;
-    return 1;
-}
-
-/* Each job wakes a worker of its own, also while the one that the last job woke has not run yet. */
-static void jobs_offered_together_run_together(void **unused)
-{
-    brood_result *results[WORKERS];
-    void *met;
-
-    (void)unused;
-    assert_ok(brood_alloc(sizeof(int), &met));
-    for (int round = 0; round < 100; round++) {
-        await_true(all_sleep());
-        for (int i = 0; i < WORKERS; i++)
-            assert_ok(brood_pool_apply_async(pool, meet, &met, sizeof met, 0, &results[i]));
-        for (int i = 0; i < WORKERS; i++) {
-            assert_ok(brood_result_get(results[i], NULL, 0, brood_after_ms(2 * WITHIN_MS)));
-            assert_ok(brood_result_destroy(results[i]));
-        }
-    }
-    assert_ok(brood_free(met));
-}
-
-/* More than the ring has room for. */
-static void a_hundred_thousand_may_wait(void **unused)
-{
-    brood_result **results = calloc(MANY, sizeof(brood_result *));
-    long value;
-
-    (void)unused;
-    assert_non_null(results);
-    for (long i = 0; i < MANY; i++)
-        assert_ok(brood_pool_apply_async(pool, triple, &i, sizeof i, sizeof value, &results[i]));
-    for (long i = 0; i < MANY; i++) {
-        assert_ok(brood_result_get(results[i], &value, sizeof value, brood_after_ms(WITHIN_MS)));
-        assert_int_equal(value, i * 3);
-        assert_ok(brood_result_destroy(results[i]));
-    }
-    free(results);
-}
-
-/* --- result handles --- */
-
-static int wait_for_gate(brood_task *task, const void *item, void *result)
-{
-    _Atomic int *gate = *(_Atomic int *const *)item;
-
-    (void)result;
-    bri_add_acq_rel(&gate[1], 1);
-    while (bri_load_acquire(&gate[0]) == 0)
-        breathe();
-    return brood_task_index(task) > COUNT;
-}
-
-static void pending_is_said(_Atomic int **items)
-{
-    brood_result *result;
-    brood_outcome outcome;
-    brood_message reply;
-    _Atomic int *gate = items[0];
-
-    assert_ok(brood_pool_map_async(pool, wait_for_gate, items, sizeof *items, 0, 2, BROOD_MAP_OPTIONS(.chunk_items = 1), &result));
-    struct pollfd watch = {.fd = brood_result_fd(result), .events = POLLIN};
-    assert_true(watch.fd >= 0);
-    assert_int_equal(brood_result_fd(result), watch.fd);
-    assert_int_equal(poll(&watch, 1, 0), 0);
-    assert_int_equal(brood_result_ready(result), 0);
-    assert_refused(brood_result_successful(result), EAGAIN, "ready");
-    assert_refused(brood_result_wait(result, BROOD_NOW), ETIMEDOUT, "result");
-    assert_refused(brood_result_get(result, NULL, 0, brood_after_ms(10)), ETIMEDOUT, "result");
-    assert_ok(brood_result_outcome(result, 1, &outcome));
-    assert_int_equal(outcome.kind, BROOD_PENDING);
-    assert_refused(brood_result_outcome(result, 2, &outcome), ERANGE, "index");
-    assert_refused(brood_result_bytes(result, 0, &reply), EINVAL, "result");
-    bri_store_release(&gate[0], 1);
-    assert_int_equal(poll(&watch, 1, WITHIN_MS), 1);
-    assert_ok(brood_result_wait(result, BROOD_NOW));
-    assert_ok(brood_result_destroy(result));
-}
-
-static void cancelled_before_it_began(_Atomic int **items)
-{
-    brood_result *blocker, *result;
-    brood_outcome outcome;
-    _Atomic int *gate = items[0];
-
-    assert_ok(brood_pool_map_async(pool, wait_for_gate, items, sizeof *items, 0, WORKERS, BROOD_MAP_OPTIONS(.chunk_items = 1),
-                                   &blocker));
-    await_true(bri_load_acquire(&gate[1]) == WORKERS);
-    assert_ok(brood_pool_map_async(pool, wait_for_gate, items, sizeof *items, 0, COUNT, BROOD_MAP_OPTIONS(.chunk_items = 7), &result));
-    assert_int_equal(brood_result_cancel(result), COUNT);
-    assert_int_equal(brood_result_cancel(result), 0);
-    assert_int_equal(brood_result_get(result, NULL, 0, brood_after_ms(WITHIN_MS)), -ECANCELED);
-    assert_ok(brood_result_outcome(result, COUNT - 1, &outcome));
-    assert_int_equal(outcome.kind, BROOD_CANCELLED);
-    assert_int_equal(brood_result_cancel(blocker), 0);
-    bri_store_release(&gate[0], 1);
-    assert_ok(brood_result_get(blocker, NULL, 0, brood_after_ms(WITHIN_MS)));
-    assert_int_equal(brood_result_cancel(blocker), 0);
-    assert_int_equal(bri_load_acquire(&gate[1]), WORKERS);
-    assert_ok(brood_result_destroy(result));
-    assert_ok(brood_result_destroy(blocker));
-}
-
-static void cancelled_in_part(_Atomic int **items)
-{
-    brood_result *result;
-    brood_outcome outcome;
-    _Atomic int *gate = items[0];
-    int kinds[BROOD_CANCELLED + 1] = {0};
-
-    assert_ok(brood_pool_map_async(pool, wait_for_gate, items, sizeof *items, 0, COUNT, BROOD_MAP_OPTIONS(.chunk_items = 1), &result));
-    await_true(bri_load_acquire(&gate[1]) == WORKERS);
-    assert_int_equal(brood_result_cancel(result), COUNT - WORKERS);
-    assert_refused(brood_result_wait(result, BROOD_NOW), ETIMEDOUT, "result");
-    bri_store_release(&gate[0], 1);
-    assert_int_equal(brood_result_get(result, NULL, 0, brood_after_ms(WITHIN_MS)), -ECANCELED);
-    for (size_t i = 0; i < COUNT; i++) {
-        assert_ok(brood_result_outcome(result, i, &outcome));
-        kinds[outcome.kind]++;
-    }
-    assert_int_equal(kinds[BROOD_VALUE], WORKERS);
-    assert_int_equal(kinds[BROOD_CANCELLED], COUNT - WORKERS);
-    assert_ok(brood_result_destroy(result));
-}
-
-/* The task functions wait at gate[0] and count themselves in gate[1]. */
-static void with_gate(void (*function)(_Atomic int **items))
-{
-    void *memory;
-    _Atomic int *items[COUNT];
-
-    assert_ok(brood_alloc(2 * sizeof(int), &memory));
-    for (int i = 0; i < COUNT; i++)
-        items[i] = memory;
-    function(items);
-    assert_ok(brood_free(memory));
-}
-
-static void results_tell_how_far_they_are(void **unused)
-{
-    (void)unused;
-    with_gate(pending_is_said);
-}
-
-static void items_that_have_not_begun_are_cancelled(void **unused)
-{
-    (void)unused;
-    with_gate(cancelled_before_it_began);
-    with_gate(cancelled_in_part);
-}
-
-static void results_given_up_are_dropped(void **unused)
-{
-    long items[COUNT] = {0};
-
-    (void)unused;
-    for (int round = 0; round < 50; round++) {
-        brood_result *result;
-        assert_ok(brood_pool_map_async(pool, triple, items, sizeof *items, sizeof *items, COUNT, BROOD_MAP_OPTIONS(.chunk_items = 3),
-                                       &result));
-        assert_ok(brood_result_destroy(result));
-    }
-    assert_int_equal(brood_result_destroy(NULL), 0);
-    assert_ok(brood_pool_map(pool, triple, items, sizeof *items, items, sizeof *items, COUNT, NULL));
+    assert_refused(brood_pool_apply(pool, fail_by_item, &items[4], sizeof *items, NULL, 0), EREMOTEIO,
+                   "though it returns");
 }
 
 int main(void)
@@ -557,13 +285,6 @@ int main(void)
         clean_test(replies_are_of_any_size),
         clean_test(the_last_reply_counts),
         clean_test(errors_keep_code_and_text),
-        clean_test(threads_may_submit),
-        clean_test(jobs_may_overlap),
-        clean_test(jobs_offered_together_run_together),
-        clean_test(results_tell_how_far_they_are),
-        clean_test(items_that_have_not_begun_are_cancelled),
-        clean_test(results_given_up_are_dropped),
-        clean_test(a_hundred_thousand_may_wait),
     };
 
     prepare_tests();

@@ -212,7 +212,8 @@ struct draw {
 
 static int draw(void *argument)
 {
-    *(struct draw *)argument = (struct draw){rand(), random(), drand48(), brood_random_between(INT64_MIN, INT64_MAX)};
+    *(struct draw *)argument =
+        (struct draw){rand(), random(), drand48(), brood_random_between(INT64_MIN, INT64_MAX)};
     return 0;
 }
 

@@ -1,50 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /* imap and imap_unordered: order, bounds, ends. */
-#include "testing.h"
+#include "pool_testing.h"
 
 enum { WORKERS = 2, ITEMS = 200, SLOW_NS = 30000000 };
 
-static brood_pool *pool;
 static _Atomic int *overtaken; /* by the first item */
 
 static int make_pool(void **state)
 {
-    int error = make_arena(state);
-
     overtaken = shared_pages(sizeof *overtaken);
-
-    pool = error == 0 ? new_pool(WORKERS) : NULL;
-    return error;
-}
-
-static int drop_pool(void **state)
-{
-    (void)state;
-    return pool == NULL ? 0 : brood_pool_destroy(pool);
-}
-
-static int nothing(brood_task *task, const void *item, void *result)
-{
-    (void)task, (void)item, (void)result;
-    return 0;
-}
-
-static int is_looked_at(void)
-{
-    for (uint32_t i = 0; i < WORKERS; i++)
-        if (bri_load_acquire(&bri_pool_seat(pool->shared, i)->visiting) != 0)
-            return 1;
-    return 0;
-}
-
-static void free_jobs(void)
-{
-    brood_result *result;
-
-    assert_ok(brood_pool_apply_async(pool, nothing, NULL, 0, 0, &result));
-    assert_ok(brood_result_wait(result, brood_after_ms(WITHIN_MS)));
-    await_true(!is_looked_at());
-    assert_ok(brood_result_destroy(result));
+    return make_pool_of(WORKERS, state);
 }
 
 /* --- an iterator over numbers --- */
@@ -220,7 +185,9 @@ static void unordered_results_overtake(void **unused)
 
 static void the_window_is_bounded(void **unused)
 {
-    const brood_imap_options windows[] = {{sizeof *windows, 1, 0}, {sizeof *windows, 5, 0}, {sizeof *windows, 100, 24},
+    const brood_imap_options windows[] = {{sizeof *windows, 1, 0},
+                                          {sizeof *windows, 5, 0},
+                                          {sizeof *windows, 100, 24},
                                           {sizeof *windows, 100, 1}};
     const long bounds[] = {1, 5, 3, 1};
 
@@ -371,7 +338,8 @@ static void bad_input_is_refused(void **unused)
     assert_refused(brood_pool_imap(NULL, square, give_number, &numbers, NULL, &stream), EINVAL, "pool");
     assert_refused(brood_pool_imap(pool, NULL, give_number, &numbers, NULL, &stream), EINVAL, "function");
     assert_refused(brood_pool_imap(pool, square, NULL, &numbers, NULL, &stream), EINVAL, "next");
-    assert_refused(brood_pool_imap_unordered(pool, square, give_number, &numbers, NULL, NULL), EINVAL, "ret_stream");
+    assert_refused(brood_pool_imap_unordered(pool, square, give_number, &numbers, NULL, NULL), EINVAL,
+                   "ret_stream");
     assert_refused(brood_stream_next(NULL, &item, BROOD_NOW), EINVAL, "stream");
     assert_null(stream);
     assert_int_equal(numbers.next, 0);
@@ -383,21 +351,14 @@ static void bad_input_is_refused(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        clean_test(results_come_in_order),
-        clean_test(unordered_results_come_once_each),
-        clean_test(unordered_results_overtake),
-        clean_test(the_window_is_bounded),
-        clean_test(items_and_replies_may_be_empty),
-        clean_test(there_may_be_no_item),
-        clean_test(the_iterators_error_comes_last),
-        clean_test(next_keeps_its_deadline),
-        clean_test(streams_may_be_given_up),
-        clean_test(two_streams_share_a_pool),
-        clean_test(streams_outlive_their_pool),
-        clean_test(bad_input_is_refused),
+        clean_test(results_come_in_order),          clean_test(unordered_results_come_once_each),
+        clean_test(unordered_results_overtake),     clean_test(the_window_is_bounded),
+        clean_test(items_and_replies_may_be_empty), clean_test(there_may_be_no_item),
+        clean_test(the_iterators_error_comes_last), clean_test(next_keeps_its_deadline),
+        clean_test(streams_may_be_given_up),        clean_test(two_streams_share_a_pool),
+        clean_test(streams_outlive_their_pool),     clean_test(bad_input_is_refused),
     };
 
     prepare_tests();
-    tidy_up = free_jobs;
     return cmocka_run_group_tests_name("stream", tests, make_pool, drop_pool);
 }

@@ -47,12 +47,12 @@ static inline void breathe(void)
 }
 
 /* Looks again and again until the condition holds; fails after WITHIN_MS. */
-#define await_true(condition)                                                                                \
-    do {                                                                                                     \
-        int64_t await_end = brood_after_ms(WITHIN_MS);                                                       \
-        while (!(condition) && bri_now_ns() < await_end)                                                     \
-            breathe();                                                                                       \
-        assert_true(condition);                                                                              \
+#define await_true(condition)                            \
+    do {                                                 \
+        int64_t await_end = brood_after_ms(WITHIN_MS);   \
+        while (!(condition) && bri_now_ns() < await_end) \
+            breathe();                                   \
+        assert_true(condition);                          \
     } while (0)
 
 /* A descriptor of any process, or -1 when it has ended. */
@@ -76,26 +76,26 @@ static inline void assert_ends_within(int pidfd, int64_t milliseconds)
 /* --- refusals --- */
 
 /* The errno, and a sentence that names the argument. */
-#define assert_refused(call, err, argument)                                                                  \
-    do {                                                                                                     \
-        assert_int_equal((call), -(err));                                                                    \
-        if (strstr(brood_error_text(), (argument)) == NULL)                                                  \
-            fail_msg("%s: \"%s\" does not name %s", #call, brood_error_text(), (argument));                  \
+#define assert_refused(call, err, argument)                                                 \
+    do {                                                                                    \
+        assert_int_equal((call), -(err));                                                   \
+        if (strstr(brood_error_text(), (argument)) == NULL)                                 \
+            fail_msg("%s: \"%s\" does not name %s", #call, brood_error_text(), (argument)); \
     } while (0)
 
-#define assert_ok(call)                                                                                      \
-    do {                                                                                                     \
-        int ok_error = (call);                                                                               \
-        if (ok_error != 0)                                                                                   \
-            fail_msg("%s: %d: %s", #call, ok_error, brood_error_text());                                     \
+#define assert_ok(call)                                                  \
+    do {                                                                 \
+        int ok_error = (call);                                           \
+        if (ok_error != 0)                                               \
+            fail_msg("%s: %d: %s", #call, ok_error, brood_error_text()); \
     } while (0)
 
 /* --- children --- */
 
-#define child_check(condition)                                                                               \
-    ((condition) ? (void)0                                                                                   \
-                 : (dprintf(STDERR_FILENO, "# %s:%d: does not hold in the child: %s (%s)\n", __FILE__,       \
-                            __LINE__, #condition, brood_error_text()),                                       \
+#define child_check(condition)                                                                         \
+    ((condition) ? (void)0                                                                             \
+                 : (dprintf(STDERR_FILENO, "# %s:%d: does not hold in the child: %s (%s)\n", __FILE__, \
+                            __LINE__, #condition, brood_error_text()),                                 \
                     _exit(99)))
 
 /* cmocka's handlers of crashes go on with the next test: not in a child or worker. */
@@ -167,8 +167,8 @@ static inline uint32_t next_random(uint32_t *state)
 static inline uint32_t choose_seed(void)
 {
     const char *wanted = getenv("BROOD_TEST_SEED");
-    uint32_t seed = wanted != NULL ? (uint32_t)strtoul(wanted, NULL, 10)
-                                   : (uint32_t)brood_random_between(1, UINT32_MAX);
+    uint32_t seed =
+        wanted != NULL ? (uint32_t)strtoul(wanted, NULL, 10) : (uint32_t)brood_random_between(1, UINT32_MAX);
 
     fprintf(stderr, "# BROOD_TEST_SEED=%u\n", (unsigned)seed);
     return seed;
@@ -297,8 +297,8 @@ static inline int note_resources(void **unused)
 static inline void print_block(struct bri_block_shm *block, uint64_t tag, void *unused)
 {
     (void)unused;
-    fprintf(stderr, "# block of kind %d, owner %x, %llu bytes\n", (int)bri_tag_kind(tag), (unsigned)bri_tag_owner(tag),
-            (unsigned long long)bri_load_relaxed(&block->bytes));
+    fprintf(stderr, "# block of kind %d, owner %x, %llu bytes\n", (int)bri_tag_kind(tag),
+            (unsigned)bri_tag_owner(tag), (unsigned long long)bri_load_relaxed(&block->bytes));
 }
 
 /* What a group does to have its pool free what it keeps for later. */
@@ -317,11 +317,12 @@ static inline void assert_nothing_leaked(void)
     if (now.blocks != stock.blocks)
         bri_heap_walk(print_block, NULL);
     if (!is_same(&now, &stock))
-        fail_msg("leaked, before → after: descriptors %d → %d, children %d → %d, mappings %d → %d, blocks %llu → %llu, "
+        fail_msg("leaked, before → after: descriptors %d → %d, children %d → %d, mappings %d → %d, blocks "
+                 "%llu → %llu, "
                  "participants %u → %u",
-                 stock.descriptors, now.descriptors, stock.children, now.children, stock.mappings, now.mappings,
-                 (unsigned long long)stock.blocks, (unsigned long long)now.blocks, (unsigned)stock.participants,
-                 (unsigned)now.participants);
+                 stock.descriptors, now.descriptors, stock.children, now.children, stock.mappings,
+                 now.mappings, (unsigned long long)stock.blocks, (unsigned long long)now.blocks,
+                 (unsigned)stock.participants, (unsigned)now.participants);
 }
 
 /* After each test. */

@@ -23,8 +23,8 @@ int main(void)
 
     int err = brood_pool_create(NULL, &pool); /* one worker per usable CPU */
     if (err == 0)
-        err = brood_pool_map(pool, power_n_minus_1, numbers, sizeof *numbers, powers, sizeof *powers, 4,
-                             NULL);
+        err =
+            brood_pool_map(pool, power_n_minus_1, numbers, sizeof *numbers, powers, sizeof *powers, 4, NULL);
     if (err < 0)
         fprintf(stderr, "map: %s\n", brood_error_text());
     else

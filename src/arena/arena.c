@@ -18,13 +18,13 @@
 #include "base/options.h"
 #include "brood.h"
 
-#define MAGIC UINT64_C(0x31646f6f7262) /* "brood1" */
+#define MAGIC         UINT64_C(0x31646f6f7262) /* "brood1" */
 #define DEFAULT_BYTES (UINT64_C(1) << 40)
-#define LEAST_BYTES (UINT64_C(1) << 24)
+#define LEAST_BYTES   (UINT64_C(1) << 24)
 
 struct bri_arena *bri_arena_current;
 static struct bri_identity nobody = {0, PTHREAD_MUTEX_INITIALIZER};
-struct bri_identity *bri_identity = &nobody;
+struct bri_identity *_Atomic bri_identity = &nobody;
 
 static struct bri_arena the_arena;
 
@@ -49,13 +49,14 @@ static void *reserve(int memfd, uint64_t max_bytes, struct bri_header_shm *layou
 {
     for (uint64_t bytes = max_bytes != 0 ? max_bytes : DEFAULT_BYTES;; bytes /= 2) {
         lay_out(bytes, layout);
-        void *base = mmap(NULL, layout->window_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, memfd, 0);
+        void *base =
+            mmap(NULL, layout->window_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, memfd, 0);
         if (base != MAP_FAILED || max_bytes != 0 || bytes / 2 < LEAST_BYTES)
             return base;
     }
 }
 
-static int make_identity(void)
+static int make_identity(struct bri_identity **ret_identity)
 {
     long page = sysconf(_SC_PAGESIZE);
     void *memory = mmap(NULL, (size_t)page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -66,15 +67,14 @@ static int make_identity(void)
         munmap(memory, (size_t)page);
         return bri_fail_os(ENOMEM, "the kernel has no MADV_WIPEONFORK (Linux 4.14)");
     }
-    bri_identity = memory;
-    pthread_mutex_init(&bri_identity->lock, NULL); /* all zero: what a wiped page holds, too */
+    *ret_identity = memory;
+    pthread_mutex_init(&(*ret_identity)->lock, NULL); /* all zero: what a wiped page holds, too */
     return 0;
 }
 
-static void drop_identity(void)
+static void drop_identity(struct bri_identity *identity)
 {
-    munmap(bri_identity, (size_t)sysconf(_SC_PAGESIZE));
-    bri_identity = &nobody;
+    munmap(identity, (size_t)sysconf(_SC_PAGESIZE));
 }
 
 /* A sealed memfd of `bytes`: nobody can shrink it under the others. */
@@ -94,8 +94,8 @@ static int check_file_size(uint64_t bytes)
 
     if (getrlimit(RLIMIT_FSIZE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY || bytes <= limit.rlim_cur)
         return 0;
-    return bri_fail(ENOMEM, "the arena cannot begin with %llu bytes: ulimit -f allows %llu", (unsigned long long)bytes,
-                    (unsigned long long)limit.rlim_cur);
+    return bri_fail(ENOMEM, "the arena cannot begin with %llu bytes: ulimit -f allows %llu",
+                    (unsigned long long)bytes, (unsigned long long)limit.rlim_cur);
 }
 
 static int fill_window(struct bri_header_shm *layout)
@@ -142,9 +142,9 @@ static int map_window(uint64_t max_bytes)
     return error;
 }
 
-static int make_arena(uint64_t max_bytes)
+static int make_arena(uint64_t max_bytes, struct bri_identity **ret_identity)
 {
-    int error = make_identity();
+    int error = make_identity(ret_identity);
 
     if (error < 0)
         return error;
@@ -153,32 +153,47 @@ static int make_arena(uint64_t max_bytes)
     if (error < 0) {
         if (the_arena.memfd >= 0)
             close(the_arena.memfd);
-        drop_identity();
+        drop_identity(*ret_identity);
         return error;
     }
     bri_arena_current = &the_arena;
     return 0;
 }
 
+/* Making the arena changes the identity: who waited for the lock of the old one looks again. */
+static struct bri_identity *lock_identity(void)
+{
+    for (;;) {
+        struct bri_identity *identity = bri_load_acquire(&bri_identity);
+        pthread_mutex_lock(&identity->lock);
+        if (identity == bri_load_acquire(&bri_identity))
+            return identity;
+        pthread_mutex_unlock(&identity->lock);
+    }
+}
+
+/* The new identity is shown to the other threads last: they take its name for the sign that there is an arena. */
 int bri_arena_open(uint64_t max_bytes, int must_be_new)
 {
+    struct bri_identity *locked = lock_identity(), *identity = locked;
     int error = 0;
-    pthread_mutex_t *lock = &bri_identity->lock;
 
-    pthread_mutex_lock(lock);
     if (bri_arena_current == NULL)
-        error = make_arena(max_bytes);
+        error = make_arena(max_bytes, &identity);
     else if (must_be_new)
-        error = bri_fail(EALREADY, "this process has an arena already: call brood_arena_create before everything else");
-    if (error == 0 && bri_identity->name == 0)
-        error = bri_roster_join();
-    pthread_mutex_unlock(lock);
+        error = bri_fail(EALREADY,
+                         "this process has an arena already: call brood_arena_create before everything else");
+    if (error == 0 && bri_load_acquire(&identity->name) == 0)
+        error = bri_roster_join(identity);
+    if (bri_arena_current != NULL)
+        bri_store_release(&bri_identity, identity);
+    pthread_mutex_unlock(&locked->lock);
     return error;
 }
 
 int bri_arena_enter(void)
 {
-    if (bri_identity->name != 0)
+    if (bri_self() != 0)
         return 0;
     return bri_arena_open(0, 0);
 }
@@ -215,7 +230,8 @@ static int others_are_there(void)
     for (uint32_t slot = 0; slot < high; slot++) {
         enum bri_slot_state state;
         bri_name name = bri_roster_name_at(slot, &state);
-        if (name != bri_self() && (state == BRI_SLOT_LIVE || state == BRI_SLOT_CLAIMED) && !bri_roster_has_ended(name))
+        if (name != bri_self() && (state == BRI_SLOT_LIVE || state == BRI_SLOT_CLAIMED) &&
+            !bri_roster_has_ended(name))
             return 1;
     }
     return 0;
@@ -229,9 +245,11 @@ int brood_arena_destroy(void)
         return bri_fail(EPERM, "the arena belongs to the process that made it; this one did not");
     if (others_are_there())
         return bri_fail(EBUSY, "other processes use the arena: destroy pools and end processes first");
+    struct bri_identity *identity = bri_load_acquire(&bri_identity);
     bri_arena_current = NULL;
+    bri_store_release(&bri_identity, &nobody);
     munmap(the_arena.base, the_arena.header->window_bytes);
     close(the_arena.memfd);
-    drop_identity();
+    drop_identity(identity);
     return 0;
 }

@@ -32,8 +32,8 @@
 #include "base/atomic.h"
 
 #define BRI_PAGE_BYTES ((uint64_t)64 * 1024)
-#define BRI_SLOTS 4096u
-#define BRI_SLOT_BITS 12u
+#define BRI_SLOTS      4096u
+#define BRI_SLOT_BITS  12u
 #define BRI_CACHE_LINE 64
 
 typedef uint64_t bri_offset;
@@ -56,13 +56,15 @@ enum { BRI_END_UNKNOWN = 0, BRI_END_CLEAN = 1, BRI_END_KILLED = 2 };
 /* One cache line each.  Writer: the participant itself after CLAIMED, its maker before; `word` by CAS only. */
 struct bri_slot_shm {
     _Atomic uint64_t word;
-    _Atomic uint64_t start_time;  /* of the process, in clock ticks since boot: tells a reused pid */
-    _Atomic uint64_t progress;    /* worker: which item it runs; blocks allocated in a task carry it: see pool/job.h */
-    _Atomic uint32_t pid;         /* 0 until it is known */
+    _Atomic uint64_t start_time; /* of the process, in clock ticks since boot: tells a reused pid */
+    _Atomic uint64_t
+        progress; /* worker: which item it runs; blocks allocated in a task carry it: see pool/job.h */
+    _Atomic uint32_t pid; /* 0 until it is known */
     _Atomic uint32_t role;
-    _Atomic bri_name boss;        /* the participant that it depends on; 0: none */
-    _Atomic uint32_t idle;        /* asleep in a wait: does not count as runnable when others think of spinning */
-    _Atomic int32_t end_status;   /* its parent, before it buries: exit code, or minus the signal; BRI_STATUS_UNKNOWN */
+    _Atomic bri_name boss; /* the participant that it depends on; 0: none */
+    _Atomic uint32_t idle; /* asleep in a wait: does not count as runnable when others think of spinning */
+    _Atomic int32_t
+        end_status; /* its parent, before it buries: exit code, or minus the signal; BRI_STATUS_UNKNOWN */
     uint32_t padding[5];
 };
 #define BRI_STATUS_UNKNOWN INT32_MIN
@@ -78,20 +80,23 @@ struct bri_mutex_shm {
 
 /* field – writer – readers – protection */
 struct bri_header_shm {
-    uint64_t magic;              /* maker, before anybody else is there */
-    uint64_t window_bytes;       /* maker */
-    uint64_t max_bytes;          /* maker */
-    uint64_t table_at;           /* maker: offset of the page table */
-    uint64_t pages_at;           /* maker: offset of page 0 */
-    uint64_t memfd_inode;        /* maker: to recognise our descriptor */
-    uint32_t cpus;               /* maker: usable CPUs; spinning is for times when no more than these are runnable */
-    _Alignas(BRI_CACHE_LINE) _Atomic uint32_t obituary;   /* whoever passed on what a dead one held: +1; everybody who sleeps watches it */
+    uint64_t magic;        /* maker, before anybody else is there */
+    uint64_t window_bytes; /* maker */
+    uint64_t max_bytes;    /* maker */
+    uint64_t table_at;     /* maker: offset of the page table */
+    uint64_t pages_at;     /* maker: offset of page 0 */
+    uint64_t memfd_inode;  /* maker: to recognise our descriptor */
+    uint32_t cpus; /* maker: usable CPUs; spinning is for times when no more than these are runnable */
+    _Alignas(BRI_CACHE_LINE) _Atomic uint32_t
+        obituary; /* whoever passed on what a dead one held: +1; everybody who sleeps watches it */
     _Atomic uint32_t slots_high; /* slots ever claimed: walks of the roster stop here; only grows, by CAS */
-    _Alignas(BRI_CACHE_LINE) struct bri_mutex_shm undertaker; /* who passes on what the dead held; see heap/recover.h */
-    _Alignas(BRI_CACHE_LINE) struct bri_mutex_shm page_lock;  /* the page table and `grown` */
-    _Atomic uint64_t grown;      /* pages that the file has; holder of page_lock */
-    _Atomic uint64_t search_from;/* hint: no free run starts before this page; holder of page_lock */
-    _Atomic uint64_t touched;    /* pages at or above this have never been used: still zero; holder of page_lock */
+    _Alignas(BRI_CACHE_LINE) struct bri_mutex_shm
+        undertaker; /* who passes on what the dead held; see heap/recover.h */
+    _Alignas(BRI_CACHE_LINE) struct bri_mutex_shm page_lock; /* the page table and `grown` */
+    _Atomic uint64_t grown;       /* pages that the file has; holder of page_lock */
+    _Atomic uint64_t search_from; /* hint: no free run starts before this page; holder of page_lock */
+    _Atomic uint64_t
+        touched; /* pages at or above this have never been used: still zero; holder of page_lock */
     _Alignas(BRI_CACHE_LINE) struct {
         struct bri_mutex_shm lock;
         _Atomic bri_offset free; /* first free block: holder of lock */
@@ -113,10 +118,11 @@ extern struct bri_arena *bri_arena_current;
 /* What only this very process may see; the page is wiped by the kernel in a forked child (MADV_WIPEONFORK), so that no child ever acts in
  * its parent's name. */
 struct bri_identity {
-    bri_name name;
-    pthread_mutex_t lock; /* among this process's threads; wiped to "free", so that a child is not stuck with what another thread held */
+    _Atomic bri_name name;
+    pthread_mutex_t
+        lock; /* among this process's threads; wiped to "free", so that a child is not stuck with what another thread held */
 };
-extern struct bri_identity *bri_identity; /* never NULL */
+extern struct bri_identity *_Atomic bri_identity; /* never NULL; stored with release once its name is there */
 
 /* Makes the arena if there is none.  max_bytes 0: the default.  0, -EALREADY when `must_be_new`, -ENOMEM, -EMFILE, -ENFILE. */
 int bri_arena_open(uint64_t max_bytes, int must_be_new);

@@ -133,7 +133,7 @@ static void report_the_ended(void)
     }
 }
 
-int bri_roster_join(void)
+int bri_roster_join(struct bri_identity *identity)
 {
     bri_name name;
     int error = claim_any((uint32_t)getpid(), BRI_SLOT_JOINING, &name);
@@ -144,7 +144,7 @@ int bri_roster_join(void)
     reset_fields(entry, BRI_ROLE_USER, 0);
     tell_pid(entry);
     bri_store_release(&entry->word, make_word(0, bri_epoch_of(name), BRI_SLOT_LIVE));
-    bri_identity->name = name;
+    bri_store_release(&identity->name, name);
     if ((name & (BRI_SLOTS - 1)) >= BRI_SLOTS / 2)
         report_the_ended();
     return 0;
@@ -158,7 +158,7 @@ int bri_roster_enter(bri_name name)
     tell_pid(entry);
     if (!bri_cas_acq_rel(&entry->word, &word, make_word(0, bri_epoch_of(name), BRI_SLOT_LIVE)))
         return bri_fail(ECANCELED, "the process that started this one has died meanwhile");
-    bri_identity->name = name;
+    bri_store_release(&bri_identity->name, name);
     return 0;
 }
 
@@ -183,7 +183,8 @@ int bri_roster_bury(bri_name name, uint32_t end)
     uint64_t word;
 
     while (shows(name, &word) && (state_of(word) == BRI_SLOT_LIVE || state_of(word) == BRI_SLOT_CLAIMED))
-        if (bri_cas_seq_cst(&bri_slot_of(name)->word, &word, make_word(end, bri_epoch_of(name), BRI_SLOT_DEAD)))
+        if (bri_cas_seq_cst(&bri_slot_of(name)->word, &word,
+                            make_word(end, bri_epoch_of(name), BRI_SLOT_DEAD)))
             return 1;
     return 0;
 }
@@ -228,7 +229,7 @@ void bri_roster_leave(void)
     bri_name name = bri_self();
     uint64_t word = make_word(0, bri_epoch_of(name), BRI_SLOT_LIVE);
 
-    bri_identity->name = 0;
+    bri_store_release(&bri_identity->name, (bri_name)0);
     bri_store_relaxed(&bri_slot_of(name)->pid, 0u);
     bri_cas_acq_rel(&bri_slot_of(name)->word, &word, make_word(0, bri_epoch_of(name), BRI_SLOT_FREE));
 }

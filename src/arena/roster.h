@@ -8,7 +8,7 @@
 /* The calling process's name; 0 before it has joined. */
 static inline bri_name bri_self(void)
 {
-    return bri_identity->name;
+    return bri_load_acquire(&bri_load_acquire(&bri_identity)->name);
 }
 
 static inline struct bri_slot_shm *bri_slot_of(bri_name name)
@@ -30,8 +30,8 @@ int bri_is_dead_and_unburied(bri_name name);
 /* Claims a slot for a process that the caller, a participant, is about to fork.  0 and its name; -EAGAIN: the roster is full. */
 int bri_roster_claim(enum bri_role role, bri_name *ret_name);
 
-/* The calling process joins by itself.  0 when it is in; -EAGAIN: the roster is full. */
-int bri_roster_join(void);
+/* The calling process joins by itself, and its identity carries the name.  0 when it is in; -EAGAIN: the roster is full. */
+int bri_roster_join(struct bri_identity *identity);
 
 /* In the new process: takes the claimed name as its own.  -ECANCELED: the claim was buried meanwhile, its maker died: end. */
 int bri_roster_enter(bri_name name);

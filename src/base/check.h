@@ -13,7 +13,7 @@
 #define BROOD_CHECK 0
 #endif
 
-#define bri_check(level, condition)                                                                                    \
+#define bri_check(level, condition) \
     ((void)((level) > BROOD_CHECK || (condition) || (bri_check_failed(#condition, __FILE__, __LINE__), 0)))
 
 _Noreturn void bri_check_failed(const char *condition, const char *file, int line);

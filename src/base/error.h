@@ -6,7 +6,8 @@
 /* Sets the calling thread's sentence and returns -err, so that a check reads
  *     if (items == NULL) return bri_fail(EINVAL, "items is NULL: pass the array of items");
  * errno itself is left alone.  The text is cut at 511 bytes. */
-#define bri_fail(err, ...) (bri_error_set(__VA_ARGS__), -(err)) /* a macro, so that compilers see that it is not 0 */
+#define bri_fail(err, ...) \
+    (bri_error_set(__VA_ARGS__), -(err)) /* a macro, so that compilers see that it is not 0 */
 void bri_error_set(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* As bri_fail, for what the kernel refused: adds ": " and strerror(err). */

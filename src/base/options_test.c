@@ -75,7 +75,8 @@ static void newer_callers_may_leave_their_fields_zero(void **unused)
 
 static void absurd_sizes_are_refused(void **unused)
 {
-    static const size_t too_small[] = {0, 1, sizeof(size_t) - 1}, too_large[] = {LARGEST + 1, SIZE_MAX / 2, SIZE_MAX};
+    static const size_t too_small[] = {0, 1, sizeof(size_t) - 1},
+                        too_large[] = {LARGEST + 1, SIZE_MAX / 2, SIZE_MAX};
     struct known given = {0, 1, 2, 3}, known = {7, 7, 7, 7};
 
     (void)unused;

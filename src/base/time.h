@@ -6,7 +6,7 @@
 #include <stdint.h>
 
 #define BRI_NS_PER_MS INT64_C(1000000)
-#define BRI_NS_PER_S INT64_C(1000000000)
+#define BRI_NS_PER_S  INT64_C(1000000000)
 
 int64_t bri_now_ns(void);
 

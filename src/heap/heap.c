@@ -40,7 +40,7 @@ static uint64_t blocks_of(unsigned class)
 /* The class for a block of so many bytes, header included; SIZES: none, it takes pages. */
 static unsigned class_for(uint64_t total, enum bri_kind kind)
 {
-    for (unsigned class = 0; class < SIZES; class++)
+    for (unsigned class = 0; class < SIZES; class ++)
         if (total <= class_bytes[class])
             return class + (kind < BRI_KIND_SYNC_END ? (unsigned)SYNC_CLASSES_FROM : 0u);
     return SIZES;
@@ -53,7 +53,7 @@ static struct bri_block_shm *nth_block(uint64_t page, unsigned class, uint64_t n
 
 static uint64_t make_tag(enum bri_kind kind, unsigned class, bri_name owner)
 {
-    return (uint64_t)owner << 32 | (uint64_t)class << 16 | (uint64_t)kind << 8 | 1u;
+    return (uint64_t)owner << 32 | (uint64_t) class << 16 | (uint64_t)kind << 8 | 1u;
 }
 
 static void put_on_list(unsigned class, struct bri_block_shm *block)
@@ -123,19 +123,21 @@ static void write_run_header(char *memory, void *argument)
     bri_store_relaxed(&block->tag, wanted->tag);
 }
 
-static int take_run(uint64_t total, uint64_t tag, uint64_t bytes, struct bri_block_shm **ret_block, int *ret_is_fresh)
+static int take_run(uint64_t total, uint64_t tag, uint64_t bytes, struct bri_block_shm **ret_block,
+                    int *ret_is_fresh)
 {
     struct run_header wanted = {tag, bytes};
     uint64_t page;
-    int error = bri_pages_take((total + BRI_PAGE_BYTES - 1) / BRI_PAGE_BYTES, BRI_PAGE_RUN, 0, write_run_header, &wanted,
-                               &page, ret_is_fresh);
+    int error = bri_pages_take((total + BRI_PAGE_BYTES - 1) / BRI_PAGE_BYTES, BRI_PAGE_RUN, 0,
+                               write_run_header, &wanted, &page, ret_is_fresh);
 
     if (error == 0)
         *ret_block = (struct bri_block_shm *)(void *)bri_page_at(page);
     return error;
 }
 
-static int take_block(enum bri_kind kind, uint64_t bytes, bri_name owner, struct bri_block_shm **ret_block, int *ret_is_fresh)
+static int take_block(enum bri_kind kind, uint64_t bytes, bri_name owner, struct bri_block_shm **ret_block,
+                      int *ret_is_fresh)
 {
     uint64_t total = (bytes == 0 ? 1 : bytes) + sizeof(struct bri_block_shm);
     unsigned class = class_for(total, kind);
@@ -209,9 +211,9 @@ int bri_heap_is(const void *payload, enum bri_kind kind)
     uint64_t page = page_of(block);
     uint64_t word = bri_load_acquire(bri_page_word(page));
     uint64_t inside = (uint64_t)((const char *)block - bri_page_at(page));
-    if (bri_page_state_of(word) == BRI_PAGE_RUN ? inside != 0
-                                                : bri_page_state_of(word) != BRI_PAGE_SLAB ||
-                                                      inside % bytes_of(bri_page_class_of(word)) != 0)
+    if (bri_page_state_of(word) == BRI_PAGE_RUN
+            ? inside != 0
+            : bri_page_state_of(word) != BRI_PAGE_SLAB || inside % bytes_of(bri_page_class_of(word)) != 0)
         return 0;
     uint64_t tag = bri_load_acquire(&block->tag);
     return bri_tag_is_used(tag) && bri_tag_kind(tag) == kind;
@@ -268,7 +270,7 @@ void bri_heap_mourn(bri_name dead)
         bri_store_relaxed(&header->search_from, UINT64_C(0));
         bri_mutex_unlock(&header->page_lock);
     }
-    for (unsigned class = 0; class < CLASSES_USED; class++)
+    for (unsigned class = 0; class < CLASSES_USED; class ++)
         if (bri_mutex_take_over(&header->classes[class].lock, dead)) {
             rebuild_list(class);
             bri_mutex_unlock(&header->classes[class].lock);
@@ -311,7 +313,7 @@ static int pages_are_valid(void)
 
 int bri_heap_is_valid(void)
 {
-    for (unsigned class = 0; class < CLASSES_USED; class++)
+    for (unsigned class = 0; class < CLASSES_USED; class ++)
         if (!class_is_valid(class))
             return 0;
     return pages_are_valid();

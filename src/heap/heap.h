@@ -43,7 +43,7 @@ enum bri_kind {
     BRI_KIND_PROCESS,
     BRI_KIND_POOL,
     BRI_KIND_JOB,
-    BRI_KIND_DATA,                       /* items, results, tables of jobs */
+    BRI_KIND_DATA, /* items, results, tables of jobs */
     BRI_KIND_FAILURE,
     BRI_KIND_REPLY,
     BRI_KINDS
@@ -51,9 +51,9 @@ enum bri_kind {
 
 struct bri_block_shm {
     _Atomic uint64_t tag;
-    _Atomic uint64_t bytes;   /* of the payload, as asked for */
-    _Atomic bri_offset link;  /* next free block of the class; free for the owner's use while used */
-    _Atomic uint64_t aux[3];  /* the owner's: where the block is bound for, so that `settle` can decide */
+    _Atomic uint64_t bytes;  /* of the payload, as asked for */
+    _Atomic bri_offset link; /* next free block of the class; free for the owner's use while used */
+    _Atomic uint64_t aux[3]; /* the owner's: where the block is bound for, so that `settle` can decide */
     uint64_t padding[2];
 };
 _Static_assert(sizeof(struct bri_block_shm) == BRI_CACHE_LINE, "payloads are aligned to a cache line");

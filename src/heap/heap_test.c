@@ -24,10 +24,10 @@
 
 enum { CHILDREN = 4, HELD = 24, STEPS = 1500, LIVES = 60, LARGEST = 10 << 20 };
 
-#define child_check(condition)                                                                               \
-    ((condition) ? (void)0                                                                                   \
-                 : (dprintf(STDERR_FILENO, "# %s:%d: does not hold in the child: %s\n", __FILE__, __LINE__,  \
-                            #condition),                                                                     \
+#define child_check(condition)                                                                              \
+    ((condition) ? (void)0                                                                                  \
+                 : (dprintf(STDERR_FILENO, "# %s:%d: does not hold in the child: %s\n", __FILE__, __LINE__, \
+                            #condition),                                                                    \
                     _exit(99)))
 
 static uint32_t next_random(uint32_t *state)
@@ -280,7 +280,8 @@ static void bury_one(struct storm *storm)
 
 static void processes_may_be_killed_in_it(void **unused)
 {
-    struct storm storm = {.seed = (uint32_t)brood_random_between(1, INT32_MAX), .started = CHILDREN, .alive = CHILDREN};
+    struct storm storm = {
+        .seed = (uint32_t)brood_random_between(1, INT32_MAX), .started = CHILDREN, .alive = CHILDREN};
     uint64_t before = stats().used_blocks;
 
     (void)unused;

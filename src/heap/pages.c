@@ -29,7 +29,7 @@
 #include "plat/memory.h"
 #include "sync/mutex.h"
 
-#define STEP_PAGES UINT64_C(64)
+#define STEP_PAGES   UINT64_C(64)
 #define MARGIN_BYTES (UINT64_C(1) << 20) /* page tables and what the program itself touches meanwhile */
 
 static struct bri_header_shm *header(void)
@@ -62,8 +62,8 @@ static int lengthen(uint64_t pages)
         return error;
     /* Beyond this limit the kernel would send SIGXFSZ. */
     if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY && length > limit.rlim_cur)
-        return bri_fail(ENOMEM, "the arena cannot grow to %llu bytes: ulimit -f allows %llu", (unsigned long long)length,
-                        (unsigned long long)limit.rlim_cur);
+        return bri_fail(ENOMEM, "the arena cannot grow to %llu bytes: ulimit -f allows %llu",
+                        (unsigned long long)length, (unsigned long long)limit.rlim_cur);
     if (ftruncate(bri_arena_current->memfd, (off_t)length) != 0)
         return bri_fail_os(ENOMEM, "the arena cannot grow to %llu bytes", (unsigned long long)length);
     return 0;
@@ -94,7 +94,8 @@ static int choose_step(uint64_t pages, uint64_t *ret_step)
     uint64_t step = least(room, pages > STEP_PAGES ? pages : STEP_PAGES);
 
     if (pages > room)
-        return bri_fail(ENOMEM, "the arena is full: its bound is %llu bytes (max_bytes of brood_arena_create)",
+        return bri_fail(ENOMEM,
+                        "the arena is full: its bound is %llu bytes (max_bytes of brood_arena_create)",
                         (unsigned long long)header()->max_bytes);
     int error = check_memfd(&status);
     if (error < 0)
@@ -103,7 +104,8 @@ static int choose_step(uint64_t pages, uint64_t *ret_step)
     if (!has_headroom(grown + step, &status, headroom))
         step = pages;
     if (!has_headroom(grown + step, &status, headroom))
-        return bri_fail(ENOMEM, "no memory for %llu bytes more in the arena: %llu are left in this machine or cgroup",
+        return bri_fail(ENOMEM,
+                        "no memory for %llu bytes more in the arena: %llu are left in this machine or cgroup",
                         (unsigned long long)(step * BRI_PAGE_BYTES), (unsigned long long)headroom);
     *ret_step = step;
     return 0;
@@ -186,8 +188,9 @@ static void commit(uint64_t page, uint64_t pages, uint64_t word)
     bri_store_release(bri_page_word(page), word); /* T4 */
 }
 
-int bri_pages_take(uint64_t pages, enum bri_page_state state, unsigned class, void (*prepare)(char *memory, void *argument),
-                   void *argument, uint64_t *ret_page, int *ret_is_fresh)
+int bri_pages_take(uint64_t pages, enum bri_page_state state, unsigned class,
+                   void (*prepare)(char *memory, void *argument), void *argument, uint64_t *ret_page,
+                   int *ret_is_fresh)
 {
     uint64_t page;
 

@@ -19,7 +19,7 @@ static inline char *bri_page_at(uint64_t page)
 
 static inline uint64_t bri_page_make(enum bri_page_state state, uint64_t pages, unsigned class)
 {
-    return pages << 32 | (uint64_t)class << 8 | (uint64_t)state;
+    return pages << 32 | (uint64_t) class << 8 | (uint64_t)state;
 }
 
 static inline enum bri_page_state bri_page_state_of(uint64_t word)
@@ -40,8 +40,9 @@ static inline unsigned bri_page_class_of(uint64_t word)
 /* Takes `pages` pages and turns their first word into (state, pages, class) by one store, the commit.  Before that, with the page lock held,
  * prepare(first byte, argument) writes what must be there from the first moment on.  ret_is_fresh: the memory has never been used, it is zero
  * (but for what prepare wrote).  -ENOMEM, with the sentence. */
-int bri_pages_take(uint64_t pages, enum bri_page_state state, unsigned class, void (*prepare)(char *memory, void *argument),
-                   void *argument, uint64_t *ret_page, int *ret_is_fresh);
+int bri_pages_take(uint64_t pages, enum bri_page_state state, unsigned class,
+                   void (*prepare)(char *memory, void *argument), void *argument, uint64_t *ret_page,
+                   int *ret_is_fresh);
 
 /* The page is the first of a used run. */
 void bri_pages_give(uint64_t page);

@@ -29,7 +29,8 @@
 
 enum { SLICE_MS = 20 };
 
-static _Thread_local unsigned depth; /* undertaking within undertaking: a mourner waited for a lock of somebody who died meanwhile */
+static _Thread_local unsigned
+    depth; /* undertaking within undertaking: a mourner waited for a lock of somebody who died meanwhile */
 
 /* Whom this thread is passing on: the inner undertaking leaves them to the outer one.  Its walk holds tags that it has read, and would free
  * once more what the inner one had freed. */
@@ -60,7 +61,8 @@ static void mourn_object(struct bri_block_shm *block, uint64_t tag, void *argume
 {
     const struct bri_kind_ops *ops = bri_kind_ops[bri_tag_kind(tag)];
 
-    if (ops != NULL && ops->mourn != NULL && (bri_tag_owner(tag) == 0 || bri_load_acquire(&block->aux[2]) == BRI_READY))
+    if (ops != NULL && ops->mourn != NULL &&
+        (bri_tag_owner(tag) == 0 || bri_load_acquire(&block->aux[2]) == BRI_READY))
         ops->mourn(bri_payload_of(block), *(bri_name *)argument);
 }
 
@@ -80,7 +82,8 @@ static int depends_on(bri_name name, bri_name dead)
 
     if (role == BRI_ROLE_SUPERVISOR)
         return boss == dead;
-    return role == BRI_ROLE_WORKER && !bri_is_alive(boss); /* about to die with its supervisor, whoever the owner was */
+    return role == BRI_ROLE_WORKER &&
+           !bri_is_alive(boss); /* about to die with its supervisor, whoever the owner was */
 }
 
 static int others_depend_on(bri_name dead)
@@ -91,7 +94,8 @@ static int others_depend_on(bri_name dead)
     for (uint32_t slot = 0; slot < high; slot++) {
         enum bri_slot_state state;
         bri_name name = bri_roster_name_at(slot, &state);
-        if ((state == BRI_SLOT_LIVE || state == BRI_SLOT_CLAIMED) && depends_on(name, dead) && !bri_roster_has_ended(name))
+        if ((state == BRI_SLOT_LIVE || state == BRI_SLOT_CLAIMED) && depends_on(name, dead) &&
+            !bri_roster_has_ended(name))
             return 1;
     }
     return 0;
@@ -105,7 +109,7 @@ static void pass_on(bri_name dead)
     bri_heap_walk(mourn_object, &dead);
     bri_fault("recover.mourned");
     if (others_depend_on(dead))
-        return; /* whoever buries the last of them comes here again */
+        return;                       /* whoever buries the last of them comes here again */
     bri_heap_walk(free_block, &dead); /* U4 */
     bri_fault("recover.freed");
     bri_roster_release(dead); /* U5 */
@@ -131,7 +135,8 @@ static void pass_on_those(int are_workers)
     for (uint32_t slot = 0; slot < high; slot++) {
         enum bri_slot_state state;
         bri_name name = bri_roster_name_at(slot, &state);
-        if (state != BRI_SLOT_DEAD || (bri_load_relaxed(&bri_slot_of(name)->role) == BRI_ROLE_WORKER) != are_workers)
+        if (state != BRI_SLOT_DEAD ||
+            (bri_load_relaxed(&bri_slot_of(name)->role) == BRI_ROLE_WORKER) != are_workers)
             continue;
         if (is_in_hand(name))
             continue;
@@ -162,7 +167,8 @@ static uint32_t note_end(bri_name name)
     siginfo_t info = {.si_pid = 0};
 
     if (bri_load_relaxed(&slot->boss) != bri_self() ||
-        waitid(P_PID, bri_load_relaxed(&slot->pid), &info, WEXITED | WNOHANG | WNOWAIT) != 0 || info.si_pid == 0)
+        waitid(P_PID, bri_load_relaxed(&slot->pid), &info, WEXITED | WNOHANG | WNOWAIT) != 0 ||
+        info.si_pid == 0)
         return BRI_END_KILLED;
     bri_store_release(&slot->end_status, info.si_code == CLD_EXITED ? info.si_status : -info.si_status);
     return info.si_code == CLD_EXITED ? BRI_END_CLEAN : BRI_END_KILLED;
@@ -174,8 +180,8 @@ static int is_watched_by_other(bri_name name)
     uint32_t role = bri_load_relaxed(&bri_slot_of(name)->role);
     bri_name boss = bri_load_relaxed(&bri_slot_of(name)->boss);
 
-    return (role == BRI_ROLE_WORKER || role == BRI_ROLE_PROCESS) && boss != bri_self() && bri_is_alive(boss) &&
-           !bri_roster_has_ended(boss);
+    return (role == BRI_ROLE_WORKER || role == BRI_ROLE_PROCESS) && boss != bri_self() &&
+           bri_is_alive(boss) && !bri_roster_has_ended(boss);
 }
 
 /* While we wait, the undertaker may wait for a lock that a child of ours died with: it leaves such deaths to us, so we say them here. */
@@ -186,7 +192,8 @@ static void bury_own_children(void)
     for (uint32_t slot = 0; slot < high; slot++) {
         enum bri_slot_state state;
         bri_name name = bri_roster_name_at(slot, &state);
-        if (state == BRI_SLOT_LIVE && bri_load_relaxed(&bri_slot_of(name)->boss) == bri_self() && bri_roster_has_ended(name))
+        if (state == BRI_SLOT_LIVE && bri_load_relaxed(&bri_slot_of(name)->boss) == bri_self() &&
+            bri_roster_has_ended(name))
             bri_roster_bury(name, note_end(name));
     }
 }
@@ -232,7 +239,8 @@ int bri_report_if_ended(bri_name name)
 {
     if (name == 0 || name == bri_self() || !bri_roster_has_ended(name))
         return 0;
-    if (bri_is_alive(name) && is_watched_by_other(name)) /* once it is DEAD, its watcher may wait for us, the undertaker */
+    if (bri_is_alive(name) &&
+        is_watched_by_other(name)) /* once it is DEAD, its watcher may wait for us, the undertaker */
         return 0;
     bri_roster_bury(name, note_end(name));
     if (bri_mutexes_held == 0) {

@@ -76,7 +76,8 @@ static uint32_t count_participants(void)
 int brood_arena_stats_get(brood_arena_stats *ret_stats)
 {
     if (ret_stats == NULL || ret_stats->size < sizeof *ret_stats)
-        return bri_fail(EINVAL, "ret_stats is NULL or its size too small: set size to sizeof (brood_arena_stats)");
+        return bri_fail(EINVAL,
+                        "ret_stats is NULL or its size too small: set size to sizeof (brood_arena_stats)");
     int error = bri_arena_enter();
     if (error < 0)
         return error;

@@ -13,7 +13,7 @@
 
 #include "heap/heap.h"
 
-#define BRI_PROGRESS_RUNNING UINT64_C(1)
+#define BRI_PROGRESS_RUNNING   UINT64_C(1)
 #define BRI_PROGRESS_ITEM_BITS 41
 #define BRI_PROGRESS_JOB_SHIFT 42
 

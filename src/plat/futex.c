@@ -46,7 +46,8 @@ static long wait_any(const struct bri_futex *futexes, unsigned count, const stru
 
 static long wait_one(const struct bri_futex *futex, const struct timespec *until)
 {
-    return syscall(SYS_futex, futex->word, FUTEX_WAIT_BITSET, futex->value, until, NULL, FUTEX_BITSET_MATCH_ANY);
+    return syscall(SYS_futex, futex->word, FUTEX_WAIT_BITSET, futex->value, until, NULL,
+                   FUTEX_BITSET_MATCH_ANY);
 }
 
 /* The fallback may miss a wake of the other words, so it looks again after a slice. */

@@ -22,7 +22,8 @@ static void fill(void *bytes, size_t count)
         return;
     /* Only before the kernel's pool is ready on ancient kernels; better than equal streams. */
     for (size_t i = 0; i < count; i++)
-        ((unsigned char *)bytes)[i] = (unsigned char)(((uint64_t)bri_now_ns() * (uint64_t)getpid()) >> (i % 32));
+        ((unsigned char *)bytes)[i] =
+            (unsigned char)(((uint64_t)bri_now_ns() * (uint64_t)getpid()) >> (i % 32));
 }
 
 void bri_random_reseed(void)

@@ -18,7 +18,7 @@ static int try_chunk(struct bri_claim *claim, uint64_t chunk)
 
     if (bri_load_relaxed(word) != BRI_CHUNK_FREE)
         return 0;
-    bri_store_relaxed(claim->progress, UINT64_C(0)); /* J3 */
+    bri_store_relaxed(claim->progress, UINT64_C(0));                  /* J3 */
     if (!bri_cas_acq_rel(word, &free, (uint16_t)(claim->worker + 1))) /* J4 */
         return 0;
     bri_fault("claim.claimed");
@@ -63,7 +63,8 @@ static int begin_visit(struct bri_claim *claim, _Atomic bri_offset *offer, uint6
     if (job_at == 0)
         return 0;
     bri_store_seq_cst(&claim->seat->visiting, job_at); /* J1 */
-    if (bri_load_seq_cst(offer) != job_at || (index != BRI_NO_CHUNK && bri_load_seq_cst(&claim->pool->head) > index)) {
+    if (bri_load_seq_cst(offer) != job_at ||
+        (index != BRI_NO_CHUNK && bri_load_seq_cst(&claim->pool->head) > index)) {
         bri_store_release(&claim->seat->visiting, UINT64_C(0));
         return 0;
     }

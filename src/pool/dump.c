@@ -17,7 +17,8 @@ static void dump_seat(struct bri_pool_shm *shared, uint32_t index, int fd)
     uint64_t progress = name == 0 ? 0 : bri_load_acquire(&bri_slot_of(name)->progress);
     uint64_t item = (progress & ((UINT64_C(1) << BRI_PROGRESS_JOB_SHIFT) - 1)) >> 1;
 
-    dprintf(fd, "  worker %u: pid %d, %s, %llu items done, %u deaths", index, (int)bri_load_relaxed(&seat->pid),
+    dprintf(fd, "  worker %u: pid %d, %s, %llu items done, %u deaths", index,
+            (int)bri_load_relaxed(&seat->pid),
             name == 0            ? "none"
             : bri_is_alive(name) ? (bri_load_relaxed(&bri_slot_of(name)->idle) ? "idle" : "awake")
                                  : "dead",
@@ -36,9 +37,9 @@ static void dump_job(struct bri_pool_shm *shared, uint64_t index, int fd)
     if (at == 0 || !bri_heap_is(bri_at(at), BRI_KIND_JOB))
         return;
     struct bri_job_shm *job = bri_at(at);
-    dprintf(fd, "  job %u: %llu items in %llu chunks of %llu%s\n", job->number, (unsigned long long)job->count,
-            (unsigned long long)job->chunks, (unsigned long long)job->chunk_items,
-            bri_job_is_complete(job) ? ", complete" : "");
+    dprintf(fd, "  job %u: %llu items in %llu chunks of %llu%s\n", job->number,
+            (unsigned long long)job->count, (unsigned long long)job->chunks,
+            (unsigned long long)job->chunk_items, bri_job_is_complete(job) ? ", complete" : "");
 }
 
 int brood_pool_dump(brood_pool *pool, int fd)
@@ -52,9 +53,12 @@ int brood_pool_dump(brood_pool *pool, int fd)
     struct bri_pool_shm *shared = pool->shared;
     uint64_t head = bri_load_acquire(&shared->head), tail = bri_load_acquire(&shared->tail);
     bri_name supervisor = bri_load_acquire(&shared->supervisor);
-    dprintf(fd, "pool of %u workers: %s, supervisor pid %u %s, %llu jobs submitted, %llu of them with chunks to claim\n",
-            shared->workers, state_names[bri_pool_state_of(shared)], bri_load_relaxed(&bri_slot_of(supervisor)->pid),
-            bri_is_alive(supervisor) ? "alive" : "gone", (unsigned long long)tail, (unsigned long long)(tail - head));
+    dprintf(fd,
+            "pool of %u workers: %s, supervisor pid %u %s, %llu jobs submitted, %llu of them with chunks to "
+            "claim\n",
+            shared->workers, state_names[bri_pool_state_of(shared)],
+            bri_load_relaxed(&bri_slot_of(supervisor)->pid), bri_is_alive(supervisor) ? "alive" : "gone",
+            (unsigned long long)tail, (unsigned long long)(tail - head));
     for (uint32_t i = 0; i < shared->workers; i++)
         dump_seat(shared, i, fd);
     for (uint64_t index = head; index < tail && index < head + 16; index++)

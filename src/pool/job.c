@@ -34,7 +34,8 @@ static uint64_t place(uint64_t *at, uint64_t bytes)
 
 static uint64_t choose_chunk_items(const struct bri_job_wish *wish)
 {
-    uint64_t wanted = wish->chunk_items != 0 ? wish->chunk_items : wish->count / ((uint64_t)wish->workers * CHUNKS_PER_WORKER);
+    uint64_t wanted = wish->chunk_items != 0 ? wish->chunk_items
+                                             : wish->count / ((uint64_t)wish->workers * CHUNKS_PER_WORKER);
     uint64_t least = (wish->count + BRI_CHUNKS_MAX - 1) / BRI_CHUNKS_MAX;
 
     if (wanted > wish->count)
@@ -45,8 +46,9 @@ static uint64_t choose_chunk_items(const struct bri_job_wish *wish)
 static int items_size(const struct bri_job_wish *wish, uint64_t *ret_bytes)
 {
     if (wish->spans == NULL)
-        return bri_arena_holds(wish->items, wish->count * wish->item_bytes) ? (*ret_bytes = 0, 0)
-                                                                            : multiply(wish->count, wish->item_bytes, ret_bytes);
+        return bri_arena_holds(wish->items, wish->count * wish->item_bytes)
+                   ? (*ret_bytes = 0, 0)
+                   : multiply(wish->count, wish->item_bytes, ret_bytes);
     uint64_t bytes = wish->count * sizeof(struct bri_span_shm);
     for (size_t i = 0; i < wish->count; i++) {
         uint64_t one = (wish->spans[i].bytes + 15) / 16 * 16;
@@ -66,11 +68,13 @@ static int lay_out(const struct bri_job_wish *wish, uint64_t chunks, struct layo
 
     if (wish->spans != NULL && items_size(wish, &items) < 0)
         return bri_fail(EINVAL, "items are of more bytes in all than any arena has");
-    if (wish->count > BRI_ITEMS_MAX || multiply(wish->count, wish->item_bytes, &product) < 0 || items_size(wish, &items) < 0)
-        return bri_fail(EINVAL, "count (%zu) times item_bytes (%zu) is more than any arena has", wish->count, wish->item_bytes);
+    if (wish->count > BRI_ITEMS_MAX || multiply(wish->count, wish->item_bytes, &product) < 0 ||
+        items_size(wish, &items) < 0)
+        return bri_fail(EINVAL, "count (%zu) times item_bytes (%zu) is more than any arena has", wish->count,
+                        wish->item_bytes);
     if (multiply(wish->count, wish->result_bytes, &results) < 0)
-        return bri_fail(EINVAL, "count (%zu) times result_bytes (%zu) is more than any arena has", wish->count,
-                        wish->result_bytes);
+        return bri_fail(EINVAL, "count (%zu) times result_bytes (%zu) is more than any arena has",
+                        wish->count, wish->result_bytes);
     at = (at + BRI_CACHE_LINE - 1) / BRI_CACHE_LINE * BRI_CACHE_LINE;
     layout->counts = place(&at, chunks > 1 ? wish->workers * sizeof(struct bri_count_shm) : 0);
     layout->table = place(&at, chunks * sizeof(uint16_t));
@@ -94,7 +98,8 @@ static void copy_spans(const struct bri_job_wish *wish, char *to)
     }
 }
 
-static void fill(struct bri_job_shm *job, const struct bri_job_wish *wish, const struct layout *layout, uint64_t chunk_items)
+static void fill(struct bri_job_shm *job, const struct bri_job_wish *wish, const struct layout *layout,
+                 uint64_t chunk_items)
 {
     bri_offset base = bri_offset_of(job);
     uint64_t bytes = wish->count * wish->item_bytes;
@@ -152,7 +157,8 @@ static void free_replies(struct bri_job_shm *job)
     }
 }
 
-_Static_assert(offsetof(struct bri_failure_shm, next) == offsetof(struct bri_resume_shm, next), "lists are walked alike");
+_Static_assert(offsetof(struct bri_failure_shm, next) == offsetof(struct bri_resume_shm, next),
+               "lists are walked alike");
 
 static void free_list(bri_offset at)
 {
@@ -282,7 +288,8 @@ static int is_failure_wanted(struct bri_block_shm *block)
     bri_offset job_at = bri_load_acquire(&block->aux[0]), reserve_at = bri_load_acquire(&block->aux[1]);
     const void *payload = bri_payload_of(block);
 
-    if (reserve_at != 0 && bri_load_acquire((_Atomic bri_offset *)bri_at(reserve_at)) == bri_offset_of(payload))
+    if (reserve_at != 0 &&
+        bri_load_acquire((_Atomic bri_offset *)bri_at(reserve_at)) == bri_offset_of(payload))
         return 1;
     if (!is_job_of(job_at, bri_load_acquire(&block->aux[2])))
         return 0;

@@ -53,7 +53,7 @@ enum bri_job_state { BRI_JOB_ACTIVE, BRI_JOB_COMPLETE };
 enum { BRI_JOB_BYTES = 1 }; /* flags: items and results of differing sizes */
 
 #define BRI_CHUNKS_MAX (UINT64_C(1) << 31)
-#define BRI_ITEMS_MAX (UINT64_C(1) << 40)
+#define BRI_ITEMS_MAX  (UINT64_C(1) << 40)
 
 struct bri_span_shm {
     uint64_t offset; /* from items_at */
@@ -61,26 +61,29 @@ struct bri_span_shm {
 };
 
 struct bri_count_shm {
-    _Alignas(BRI_CACHE_LINE) _Atomic uint64_t word; /* chunks done << 32 | last chunk + 1; the worker, after its death the undertaker */
+    _Alignas(BRI_CACHE_LINE) _Atomic uint64_t
+        word; /* chunks done << 32 | last chunk + 1; the worker, after its death the undertaker */
 };
 
 /* field – writer – readers: all but the atomics are the owner's before the job is offered, then nobody's */
 struct bri_job_shm {
-    _Atomic uint32_t state;       /* BRI_JOB_…: whoever counts the last chunk, by CAS */
-    _Atomic uint32_t event;       /* signalled when complete */
-    _Atomic uint32_t cancelled;   /* chunks; the owner */
+    _Atomic uint32_t state;     /* BRI_JOB_…: whoever counts the last chunk, by CAS */
+    _Atomic uint32_t event;     /* signalled when complete */
+    _Atomic uint32_t cancelled; /* chunks; the owner */
     uint32_t flags;
-    uint32_t workers;             /* of the pool: shares */
-    uint32_t number;              /* of the job, modulo 2^22: the upper bits of progress words */
-    uint64_t function;            /* same image after fork: its address */
+    uint32_t workers;  /* of the pool: shares */
+    uint32_t number;   /* of the job, modulo 2^22: the upper bits of progress words */
+    uint64_t function; /* same image after fork: its address */
     uint64_t count, chunk_items, chunks;
     uint64_t item_bytes, result_bytes;
     bri_offset counts_at, table_at, replies_at, items_at, results_at;
-    uint64_t first_index;         /* what users call item 0: a stream's items are jobs of their own */
-    bri_offset notify;            /* of the event word that is signalled too: a stream's; 0: none */
-    _Atomic bri_offset failures;  /* list of BRI_KIND_FAILURE blocks: push by CAS, never popped while the job lives */
-    _Atomic bri_offset resumes;   /* likewise, by the undertaker */
-    _Atomic bri_offset bell;      /* a BRI_KIND_DATA block with a bri_bell_shm, once the owner has asked for a descriptor */
+    uint64_t first_index; /* what users call item 0: a stream's items are jobs of their own */
+    bri_offset notify;    /* of the event word that is signalled too: a stream's; 0: none */
+    _Atomic bri_offset
+        failures; /* list of BRI_KIND_FAILURE blocks: push by CAS, never popped while the job lives */
+    _Atomic bri_offset resumes; /* likewise, by the undertaker */
+    _Atomic bri_offset
+        bell; /* a BRI_KIND_DATA block with a bri_bell_shm, once the owner has asked for a descriptor */
 };
 
 /* Both are BRI_KIND_FAILURE blocks; aux[0]: the job whose list they are bound for, aux[1]: the word of a seat that keeps them in reserve.
@@ -136,7 +139,7 @@ struct bri_job_wish {
     const void *items;
     const brood_message *spans; /* job in bytes: instead of items */
     size_t count, item_bytes, result_bytes, chunk_items;
-    void *results;              /* lies in the arena: workers write there; else NULL */
+    void *results; /* lies in the arena: workers write there; else NULL */
     bri_offset notify;
     uint64_t first_index;
     uint32_t workers;

@@ -34,15 +34,18 @@ static void describe(const struct loss *loss, uint64_t item, brood_outcome *outc
     *outcome = (brood_outcome){.kind = BROOD_DIED, .pid = pid, .exit_code = -1};
     if (status < 0 && status != INT_MIN) {
         outcome->signal = -status;
-        snprintf(outcome->text, sizeof outcome->text, "item %llu: its worker (pid %d) was killed by signal %d (%s)",
-                 (unsigned long long)item, pid, -status, sigdescr_np(-status) == NULL ? "unknown" : sigdescr_np(-status));
+        snprintf(outcome->text, sizeof outcome->text,
+                 "item %llu: its worker (pid %d) was killed by signal %d (%s)", (unsigned long long)item, pid,
+                 -status, sigdescr_np(-status) == NULL ? "unknown" : sigdescr_np(-status));
     } else if (status >= 0) {
         outcome->exit_code = status;
-        snprintf(outcome->text, sizeof outcome->text, "item %llu: its worker (pid %d) ended with exit code %d in the middle of it",
+        snprintf(outcome->text, sizeof outcome->text,
+                 "item %llu: its worker (pid %d) ended with exit code %d in the middle of it",
                  (unsigned long long)item, pid, status);
     } else {
-        snprintf(outcome->text, sizeof outcome->text, "item %llu: its worker (pid %d) died together with its supervisor",
-                 (unsigned long long)item, pid);
+        snprintf(outcome->text, sizeof outcome->text,
+                 "item %llu: its worker (pid %d) died together with its supervisor", (unsigned long long)item,
+                 pid);
     }
 }
 
@@ -87,7 +90,8 @@ static int already_pushed(_Atomic bri_offset *list, _Atomic bri_offset *spare)
 
 static void record_death(struct loss *loss, uint64_t item)
 {
-    if (already_pushed(&loss->job->failures, &loss->seat->spare_failure) || bri_job_failure(loss->job, item) != NULL)
+    if (already_pushed(&loss->job->failures, &loss->seat->spare_failure) ||
+        bri_job_failure(loss->job, item) != NULL)
         return;
     struct bri_failure_shm *failure = take_spare(loss, &loss->seat->spare_failure);
     if (failure == NULL)
@@ -101,7 +105,8 @@ static void record_death(struct loss *loss, uint64_t item)
 
 static void record_resume(struct loss *loss, uint64_t item)
 {
-    if (already_pushed(&loss->job->resumes, &loss->seat->spare_resume) || bri_job_resume_item(loss->job, loss->chunk) >= item)
+    if (already_pushed(&loss->job->resumes, &loss->seat->spare_resume) ||
+        bri_job_resume_item(loss->job, loss->chunk) >= item)
         return;
     struct bri_resume_shm *resume = take_spare(loss, &loss->seat->spare_resume);
     if (resume == NULL)
@@ -184,7 +189,8 @@ static void mourn_visit(struct loss *loss)
 {
     uint64_t last = bri_load_acquire(&loss->seat->chunk);
 
-    offer_again(loss); /* before the chunk is FREE again: a worker that does not find it in the ring finds it here */
+    offer_again(
+        loss); /* before the chunk is FREE again: a worker that does not find it in the ring finds it here */
     if (last != BRI_NO_CHUNK && bri_load_acquire(bri_job_chunk(loss->job, last)) == BRI_CHUNK_DONE) {
         loss->chunk = last;
         count_chunk(loss);
@@ -203,9 +209,10 @@ static void mourn_worker(struct bri_pool_shm *pool, uint32_t index, bri_name dea
 {
     struct bri_seat_shm *seat = bri_pool_seat(pool, index);
     uint64_t visiting = bri_load_acquire(&seat->visiting);
+    struct bri_job_shm *job = bri_at(visiting & ~BRI_VISIT_VALID);
 
-    if (visiting & BRI_VISIT_VALID) {
-        struct loss loss = {pool, seat, bri_at(visiting & ~BRI_VISIT_VALID), index, dead, 0};
+    if ((visiting & BRI_VISIT_VALID) && job != NULL) {
+        struct loss loss = {pool, seat, job, index, dead, 0};
         mourn_visit(&loss);
     }
     bri_store_release(&seat->visiting, UINT64_C(0));

@@ -76,7 +76,8 @@ int bri_pool_check(const brood_pool *pool)
     if (!is_live(pool))
         return bri_fail(EINVAL, "pool (%p) is not a pool, or was destroyed", (const void *)pool);
     if (bri_arena_current == NULL || pool->owner != bri_self())
-        return bri_fail(EPERM, "pool belongs to another process: only the one that created it may use it (a worker may create its own)");
+        return bri_fail(EPERM, "pool belongs to another process: only the one that created it may use it (a "
+                               "worker may create its own)");
     return 0;
 }
 
@@ -136,7 +137,8 @@ static int broken(struct bri_pool_shm *shared)
     case BRI_REASON_INITIALIZER:
         return bri_fail(ENOTRECOVERABLE, "the pool is broken: its initializer returned %d", detail);
     case BRI_REASON_DEATHS:
-        return bri_fail(ENOTRECOVERABLE, "the pool is broken: its workers die as soon as they start (the last one: %s %d)",
+        return bri_fail(ENOTRECOVERABLE,
+                        "the pool is broken: its workers die as soon as they start (the last one: %s %d)",
                         detail < 0 ? "signal" : "exit code", abs(detail));
     case BRI_REASON_RESOURCES:
         return bri_fail_os(-detail, "the pool is broken: its workers cannot be started");
@@ -197,8 +199,8 @@ static int has_entered(void *argument)
     brood_pool *pool = argument;
     bri_name supervisor = bri_load_acquire(&pool->shared->supervisor);
 
-    return bri_load_acquire(&bri_slot_of(supervisor)->pid) != 0 || bri_pool_state_of(pool->shared) >= BRI_POOL_BROKEN ||
-           bri_roster_has_ended(supervisor);
+    return bri_load_acquire(&bri_slot_of(supervisor)->pid) != 0 ||
+           bri_pool_state_of(pool->shared) >= BRI_POOL_BROKEN || bri_roster_has_ended(supervisor);
 }
 
 /* A supervisor was killed (its workers died with it): another one goes on, unless that happens again and again. */
@@ -264,7 +266,8 @@ static int make_shared(brood_pool *pool)
     uint64_t returns = seats + options->workers * sizeof(struct bri_seat_shm);
     uint64_t ring = returns + BRI_RETURNS * sizeof(struct bri_return_shm);
     void *memory;
-    int error = bri_heap_alloc_zeroed(BRI_KIND_POOL, ring + BRI_RING * sizeof(bri_offset), bri_self(), &memory);
+    int error =
+        bri_heap_alloc_zeroed(BRI_KIND_POOL, ring + BRI_RING * sizeof(bri_offset), bri_self(), &memory);
 
     if (error < 0)
         return error;
@@ -293,7 +296,8 @@ static int have_all_started(void *argument)
 
 static int wait_until_started(brood_pool *pool)
 {
-    while (bri_wait(&pool->shared->event, have_all_started, pool, bri_after_ns(SLICE_MS * BRI_NS_PER_MS), 0) < 0)
+    while (bri_wait(&pool->shared->event, have_all_started, pool, bri_after_ns(SLICE_MS * BRI_NS_PER_MS), 0) <
+           0)
         bri_pool_look_after(pool);
     if (bri_pool_state_of(pool->shared) < BRI_POOL_BROKEN)
         return 0;
@@ -410,7 +414,8 @@ int brood_pool_join(brood_pool *pool, int64_t deadline)
     if (deadline < 0)
         return bri_fail(EINVAL, "deadline is negative: use brood_after_ms, BROOD_NOW or BROOD_FOREVER");
     if (bri_pool_state_of(pool->shared) == BRI_POOL_RUNNING)
-        return bri_fail(EBUSY, "the pool still takes jobs: call brood_pool_close or brood_pool_terminate first");
+        return bri_fail(EBUSY,
+                        "the pool still takes jobs: call brood_pool_close or brood_pool_terminate first");
     if (join(pool, deadline) < 0)
         return bri_fail(ETIMEDOUT, "the pool's workers have not ended yet");
     return 0;

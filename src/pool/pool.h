@@ -46,27 +46,34 @@ enum bri_pool_state {
     BRI_POOL_ENDED
 };
 
-enum bri_pool_reason { BRI_REASON_NONE, BRI_REASON_INITIALIZER, BRI_REASON_DEATHS, BRI_REASON_RESOURCES, BRI_REASON_SUPERVISOR };
+enum bri_pool_reason {
+    BRI_REASON_NONE,
+    BRI_REASON_INITIALIZER,
+    BRI_REASON_DEATHS,
+    BRI_REASON_RESOURCES,
+    BRI_REASON_SUPERVISOR
+};
 
-#define BRI_RING (UINT64_C(1) << 16)
+#define BRI_RING        (UINT64_C(1) << 16)
 #define BRI_VISIT_VALID UINT64_C(1) /* block offsets are multiples of 64 */
-#define BRI_NO_CHUNK UINT64_MAX
-#define BRI_RETURNS 1024u /* jobs that have lost a worker and are not complete, at once */
+#define BRI_NO_CHUNK    UINT64_MAX
+#define BRI_RETURNS     1024u          /* jobs that have lost a worker and are not complete, at once */
 enum { BRI_INITIALIZER_FAILED = 120 }; /* exit code between worker and supervisor */
 
 /* Two cache lines: what the worker writes at every chunk, and the rest. */
 struct bri_seat_shm {
     _Alignas(BRI_CACHE_LINE) _Atomic uint64_t visiting; /* the worker; 0 by the undertaker */
     _Atomic uint64_t chunk;                             /* the worker */
-    _Atomic uint64_t items;                             /* that this seat's workers have finished, all in all; the worker */
-    _Alignas(BRI_CACHE_LINE) _Atomic bri_name name;     /* the supervisor, before the fork */
-    _Atomic int32_t pid;                                /* the supervisor and the worker, whoever comes to it first */
-    _Atomic uint32_t started;                           /* the worker: 1 once its initializer is through */
-    _Atomic uint32_t deaths;                            /* the supervisor */
-    _Atomic bri_offset spare_failure;                   /* for the outcome DIED: the supervisor fills it, the undertaker takes it */
+    _Atomic uint64_t items; /* that this seat's workers have finished, all in all; the worker */
+    _Alignas(BRI_CACHE_LINE) _Atomic bri_name name; /* the supervisor, before the fork */
+    _Atomic int32_t pid;      /* the supervisor and the worker, whoever comes to it first */
+    _Atomic uint32_t started; /* the worker: 1 once its initializer is through */
+    _Atomic uint32_t deaths;  /* the supervisor */
+    _Atomic bri_offset
+        spare_failure; /* for the outcome DIED: the supervisor fills it, the undertaker takes it */
     _Atomic bri_offset spare_resume;
-    uint64_t born_ns, items_at_birth;                   /* the supervisor's own */
-    uint32_t is_closed;                                 /* the supervisor's own: its worker left since nothing more was to do */
+    uint64_t born_ns, items_at_birth; /* the supervisor's own */
+    uint32_t is_closed;               /* the supervisor's own: its worker left since nothing more was to do */
 };
 
 struct bri_return_shm {
@@ -77,17 +84,18 @@ struct bri_pool_shm {
     bri_name owner;
     uint32_t workers, grace_ms, tasks_per_worker;
     bri_offset seats_at, ring_at, returns_at;
-    _Atomic uint32_t state;      /* above; by CAS, forward only */
-    _Atomic uint32_t reason;     /* supervisor or owner, before BROKEN */
-    _Atomic int32_t detail;      /* of the reason: the initializer's value, an errno */
-    _Atomic bri_name supervisor; /* the owner */
-    _Atomic uint32_t event;      /* signalled when a worker has started and at each change of state */
-    _Atomic uint32_t next_number;/* of jobs */
+    _Atomic uint32_t state;       /* above; by CAS, forward only */
+    _Atomic uint32_t reason;      /* supervisor or owner, before BROKEN */
+    _Atomic int32_t detail;       /* of the reason: the initializer's value, an errno */
+    _Atomic bri_name supervisor;  /* the owner */
+    _Atomic uint32_t event;       /* signalled when a worker has started and at each change of state */
+    _Atomic uint32_t next_number; /* of jobs */
     _Alignas(BRI_CACHE_LINE) _Atomic uint32_t work; /* event: workers wait for jobs */
     _Alignas(BRI_CACHE_LINE) _Atomic uint64_t head;
-    _Atomic uint32_t room;       /* event: the owner waits for a place in the ring */
-    _Atomic uint32_t open_streams; /* the owner: imaps whose iterator may give further items; a closed pool waits for them */
-    _Atomic uint32_t streams;    /* event: signalled when a job of a stream is complete */
+    _Atomic uint32_t room; /* event: the owner waits for a place in the ring */
+    _Atomic uint32_t
+        open_streams; /* the owner: imaps whose iterator may give further items; a closed pool waits for them */
+    _Atomic uint32_t streams; /* event: signalled when a job of a stream is complete */
     _Alignas(BRI_CACHE_LINE) _Atomic uint64_t tail;
     _Alignas(BRI_CACHE_LINE) _Atomic uint64_t again; /* the undertaker */
 };
@@ -125,17 +133,17 @@ struct bri_limbo {
 struct brood_pool {
     struct bri_pool_shm *shared;
     bri_name owner;
-    _Atomic uint32_t references;  /* the handle, results, streams */
+    _Atomic uint32_t references; /* the handle, results, streams */
     _Atomic uint32_t is_destroyed;
-    pthread_mutex_t lock;         /* threads of the owner: submitting, limbo, restarting the supervisor */
-    int supervisor_fd;            /* pidfd of the supervisor */
+    pthread_mutex_t lock; /* threads of the owner: submitting, limbo, restarting the supervisor */
+    int supervisor_fd;    /* pidfd of the supervisor */
     uint32_t supervisor_restarts;
-    struct bri_modules modules;   /* where functions may lie */
+    struct bri_modules modules; /* where functions may lie */
     brood_pool_options options;
-    sigset_t mask;                /* the workers' */
-    struct bri_limbo *limbo;      /* to be freed once they are complete and nobody visits them */
+    sigset_t mask;           /* the workers' */
+    struct bri_limbo *limbo; /* to be freed once they are complete and nobody visits them */
     size_t limbo_count, limbo_room, limbo_next;
-    brood_pool *next;             /* list of live handles */
+    brood_pool *next; /* list of live handles */
 };
 
 /* The handle is one and this process made it: 0, -EINVAL, -EPERM. */

@@ -59,7 +59,8 @@ static int is_ready(void *argument)
 
 static int wait_until_ready(brood_result *result, int64_t deadline)
 {
-    for (int64_t slice = SLICE_MS * BRI_NS_PER_MS;; slice = bri_earlier(slice * 2, SLICE_LONGEST_MS * BRI_NS_PER_MS)) {
+    for (int64_t slice = SLICE_MS * BRI_NS_PER_MS;;
+         slice = bri_earlier(slice * 2, SLICE_LONGEST_MS * BRI_NS_PER_MS)) {
         int64_t until = deadline == BROOD_NOW ? BROOD_NOW : bri_earlier(deadline, bri_after_ns(slice));
         if (bri_wait(&result->job->event, is_ready, result, until, 0) > 0)
             return 0;
@@ -126,7 +127,8 @@ static int fail_as(brood_result *result, uint64_t item)
     outcome_of(result, item, &outcome);
     if (outcome.kind == BROOD_DIED)
         return bri_fail(EOWNERDEAD, "%s", outcome.text);
-    return bri_fail(EREMOTEIO, "item %llu: the function failed with %d: %s", (unsigned long long)item, outcome.code, outcome.text);
+    return bri_fail(EREMOTEIO, "item %llu: the function failed with %d: %s", (unsigned long long)item,
+                    outcome.code, outcome.text);
 }
 
 /* Complete: the first failure; cancelled items; else all is well.  Not complete: the pool's trouble. */
@@ -189,7 +191,8 @@ int brood_result_get(brood_result *result, void *results, size_t capacity, int64
         return bri_fail(EINVAL, "results is NULL and capacity %zu", capacity);
     if (results != NULL && capacity < result->job->count * result->job->result_bytes)
         return bri_fail(EMSGSIZE, "capacity is %zu: the results are %llu of %llu bytes", capacity,
-                        (unsigned long long)result->job->count, (unsigned long long)result->job->result_bytes);
+                        (unsigned long long)result->job->count,
+                        (unsigned long long)result->job->result_bytes);
     return bri_result_get(result, results, deadline);
 }
 
@@ -200,7 +203,8 @@ static int check_item(const brood_result *result, size_t index)
     int error = bri_result_check(result);
 
     if (error == 0 && index >= result->job->count)
-        return bri_fail(ERANGE, "index is %zu: the job has %llu items", index, (unsigned long long)result->job->count);
+        return bri_fail(ERANGE, "index is %zu: the job has %llu items", index,
+                        (unsigned long long)result->job->count);
     return error;
 }
 
@@ -224,15 +228,18 @@ int brood_result_bytes(brood_result *result, size_t index, brood_message *ret_re
     if (error < 0)
         return error;
     if (ret_reply == NULL || !(result->job->flags & BRI_JOB_BYTES))
-        return bri_fail(EINVAL, "%s", ret_reply == NULL ? "ret_reply is NULL: pass where the reply goes"
-                                                  : "result has results of a fixed size: use brood_result_get");
+        return bri_fail(EINVAL, "%s",
+                        ret_reply == NULL ? "ret_reply is NULL: pass where the reply goes"
+                                          : "result has results of a fixed size: use brood_result_get");
     if (outcome.kind != BROOD_VALUE)
-        return outcome.kind == BROOD_PENDING ? bri_fail(EAGAIN, "item %zu is not ready yet", index)
-                                             : bri_fail(ENODATA, "item %zu has no value: %s", index, outcome.text);
+        return outcome.kind == BROOD_PENDING
+                   ? bri_fail(EAGAIN, "item %zu is not ready yet", index)
+                   : bri_fail(ENODATA, "item %zu has no value: %s", index, outcome.text);
     bri_offset reply = bri_load_acquire(bri_job_reply(result->job, index));
     static char nothing;
-    *ret_reply = reply == 0 ? (brood_message){&nothing, 0}
-                            : (brood_message){bri_at(reply), bri_load_relaxed(&bri_block_of(bri_at(reply))->bytes)};
+    *ret_reply = reply == 0
+                     ? (brood_message){&nothing, 0}
+                     : (brood_message){bri_at(reply), bri_load_relaxed(&bri_block_of(bri_at(reply))->bytes)};
     return 0;
 }
 

@@ -8,8 +8,8 @@
 struct brood_result {
     brood_pool *pool; /* held */
     struct bri_job_shm *job;
-    uint64_t index;   /* in the ring */
-    int descriptor;   /* epoll, -1: nobody has asked */
+    uint64_t index;    /* in the ring */
+    int descriptor;    /* epoll, -1: nobody has asked */
     int supervisor_fd; /* pidfd of the supervisor that the descriptor watches */
     bri_name watched;  /* which supervisor that is */
 };
@@ -32,7 +32,7 @@ int bri_result_get(brood_result *result, void *results, int64_t deadline);
 int bri_result_is_ready(brood_result *result);
 
 /* One item of a stream, the index-th: a job of its own, also while the pool is closing; its end is signalled on the pool's `streams`. */
-int bri_pool_submit_flight(brood_pool *pool, brood_function *function, const brood_message *item, uint64_t index,
-                           brood_result **ret_result);
+int bri_pool_submit_flight(brood_pool *pool, brood_function *function, const brood_message *item,
+                           uint64_t index, brood_result **ret_result);
 
 #endif

@@ -30,11 +30,11 @@ struct brood_stream {
     int in_order;
     struct flight *first, **last; /* in the order of the items */
     size_t count, bytes, next_index;
-    int has_pending;              /* an item that the arena had no room for; the iterator is not called again before it is in */
+    int has_pending; /* an item that the arena had no room for; the iterator is not called again before it is in */
     brood_message pending;
-    int ended;                    /* 1: the iterator has; negative: with this errno */
-    struct flight *shown;         /* the result that the caller looks at */
-    struct flight **found;        /* by find_ready */
+    int ended;             /* 1: the iterator has; negative: with this errno */
+    struct flight *shown;  /* the result that the caller looks at */
+    struct flight **found; /* by find_ready */
 };
 
 static void drop(struct flight *flight)
@@ -74,7 +74,8 @@ static int launch(brood_stream *stream)
 
     if (flight == NULL)
         return bri_fail(ENOMEM, "no memory for the stream's window");
-    int error = bri_pool_submit_flight(stream->pool, stream->function, &stream->pending, stream->next_index, &flight->result);
+    int error = bri_pool_submit_flight(stream->pool, stream->function, &stream->pending, stream->next_index,
+                                       &flight->result);
     if (error < 0) {
         free(flight);
         return error;
@@ -92,8 +93,8 @@ static int launch(brood_stream *stream)
 /* Law 7: by items and by bytes, but one item at least is let in.  No memory is back-pressure as long as something is in flight. */
 static int fill(brood_stream *stream)
 {
-    while (stream->count < stream->options.max_items && (stream->count == 0 || stream->bytes < stream->options.max_bytes) &&
-           pull(stream)) {
+    while (stream->count < stream->options.max_items &&
+           (stream->count == 0 || stream->bytes < stream->options.max_bytes) && pull(stream)) {
         int error = launch(stream);
         if (error == -ENOMEM && stream->count > 0)
             return 0;
@@ -126,7 +127,8 @@ static int find_ready(void *argument)
 static int wait_for_one(brood_stream *stream, int64_t deadline)
 {
     for (;;) {
-        int64_t until = deadline == BROOD_NOW ? BROOD_NOW : bri_earlier(deadline, bri_after_ns(SLICE_MS * BRI_NS_PER_MS));
+        int64_t until =
+            deadline == BROOD_NOW ? BROOD_NOW : bri_earlier(deadline, bri_after_ns(SLICE_MS * BRI_NS_PER_MS));
         if (bri_wait(&stream->pool->shared->streams, find_ready, stream, until, 0) > 0)
             return 0;
         if (deadline == BROOD_NOW || bri_now_ns() >= deadline)
@@ -217,8 +219,8 @@ static brood_stream *make(brood_pool *pool, brood_function *function, brood_iter
     return stream;
 }
 
-static int imap(brood_pool *pool, brood_function *function, brood_iterator *next, void *argument, const brood_imap_options *options,
-                int in_order, brood_stream **ret_stream)
+static int imap(brood_pool *pool, brood_function *function, brood_iterator *next, void *argument,
+                const brood_imap_options *options, int in_order, brood_stream **ret_stream)
 {
     brood_imap_options known;
     int error = bri_pool_check_function(pool, function);
@@ -249,8 +251,8 @@ int brood_pool_imap(brood_pool *pool, brood_function *function, brood_iterator *
     return imap(pool, function, next, argument, options, 1, ret_stream);
 }
 
-int brood_pool_imap_unordered(brood_pool *pool, brood_function *function, brood_iterator *next, void *argument,
-                              const brood_imap_options *options, brood_stream **ret_stream)
+int brood_pool_imap_unordered(brood_pool *pool, brood_function *function, brood_iterator *next,
+                              void *argument, const brood_imap_options *options, brood_stream **ret_stream)
 {
     return imap(pool, function, next, argument, options, 0, ret_stream);
 }

@@ -151,7 +151,9 @@ int bri_pool_check_function(brood_pool *pool, brood_function *function)
     if (function == NULL)
         return bri_fail(EINVAL, "function is NULL: pass the function that the workers are to run");
     if (!bri_modules_hold(&pool->modules, (uintptr_t)function))
-        return bri_fail(EFAULT, "function (%p) does not lie in a module that was loaded when the pool was created: workers do not have it",
+        return bri_fail(EFAULT,
+                        "function (%p) does not lie in a module that was loaded when the pool was created: "
+                        "workers do not have it",
                         (void *)(uintptr_t)function);
     return bri_pool_is_over(pool), bri_pool_trouble(pool, 1);
 }
@@ -165,9 +167,11 @@ static int check_sizes(const void *items, size_t item_bytes, size_t result_bytes
     if (items == NULL && item_bytes != 0)
         return bri_fail(EINVAL, "items is NULL: pass the array of %zu items of %zu bytes", count, item_bytes);
     if (__builtin_mul_overflow(count, item_bytes, &product) || product > (size_t)1 << 46)
-        return bri_fail(EINVAL, "count (%zu) times item_bytes (%zu) is more than any arena has", count, item_bytes);
+        return bri_fail(EINVAL, "count (%zu) times item_bytes (%zu) is more than any arena has", count,
+                        item_bytes);
     if (__builtin_mul_overflow(count, result_bytes, &product) || product > (size_t)1 << 46)
-        return bri_fail(EINVAL, "count (%zu) times result_bytes (%zu) is more than any arena has", count, result_bytes);
+        return bri_fail(EINVAL, "count (%zu) times result_bytes (%zu) is more than any arena has", count,
+                        result_bytes);
     return 0;
 }
 
@@ -199,7 +203,8 @@ static int submit(brood_pool *pool, struct bri_job_wish *wish, brood_result **re
     return 0;
 }
 
-static int submit_map(brood_pool *pool, struct bri_job_wish *wish, const brood_map_options *options, brood_result **ret_result)
+static int submit_map(brood_pool *pool, struct bri_job_wish *wish, const brood_map_options *options,
+                      brood_result **ret_result)
 {
     brood_map_options known;
     int error = bri_pool_check_function(pool, wish->function);
@@ -214,22 +219,32 @@ static int submit_map(brood_pool *pool, struct bri_job_wish *wish, const brood_m
     return submit(pool, wish, ret_result);
 }
 
-int brood_pool_map_async(brood_pool *pool, brood_function *function, const void *items, size_t item_bytes, size_t result_bytes,
-                         size_t count, const brood_map_options *options, brood_result **ret_result)
+int brood_pool_map_async(brood_pool *pool, brood_function *function, const void *items, size_t item_bytes,
+                         size_t result_bytes, size_t count, const brood_map_options *options,
+                         brood_result **ret_result)
 {
-    struct bri_job_wish wish = {.function = function, .items = items, .item_bytes = item_bytes, .result_bytes = result_bytes, .count = count};
+    struct bri_job_wish wish = {.function = function,
+                                .items = items,
+                                .item_bytes = item_bytes,
+                                .result_bytes = result_bytes,
+                                .count = count};
 
     return submit_map(pool, &wish, options, ret_result);
 }
 
-int brood_pool_map(brood_pool *pool, brood_function *function, const void *items, size_t item_bytes, void *results,
-                   size_t result_bytes, size_t count, const brood_map_options *options)
+int brood_pool_map(brood_pool *pool, brood_function *function, const void *items, size_t item_bytes,
+                   void *results, size_t result_bytes, size_t count, const brood_map_options *options)
 {
-    struct bri_job_wish wish = {.function = function, .items = items, .item_bytes = item_bytes, .result_bytes = result_bytes, .count = count};
+    struct bri_job_wish wish = {.function = function,
+                                .items = items,
+                                .item_bytes = item_bytes,
+                                .result_bytes = result_bytes,
+                                .count = count};
     brood_result *result;
 
     if (results == NULL && result_bytes != 0)
-        return bri_fail(EINVAL, "results is NULL: pass an array for %zu results of %zu bytes", count, result_bytes);
+        return bri_fail(EINVAL, "results is NULL: pass an array for %zu results of %zu bytes", count,
+                        result_bytes);
     if (result_bytes != 0 && bri_arena_holds(results, 1))
         wish.results = results;
     int error = submit_map(pool, &wish, options, &result);
@@ -240,13 +255,14 @@ int brood_pool_map(brood_pool *pool, brood_function *function, const void *items
     return error;
 }
 
-int brood_pool_apply_async(brood_pool *pool, brood_function *function, const void *item, size_t item_bytes, size_t result_bytes,
-                           brood_result **ret_result)
+int brood_pool_apply_async(brood_pool *pool, brood_function *function, const void *item, size_t item_bytes,
+                           size_t result_bytes, brood_result **ret_result)
 {
     return brood_pool_map_async(pool, function, item, item_bytes, result_bytes, 1, NULL, ret_result);
 }
 
-int brood_pool_apply(brood_pool *pool, brood_function *function, const void *item, size_t item_bytes, void *result, size_t result_bytes)
+int brood_pool_apply(brood_pool *pool, brood_function *function, const void *item, size_t item_bytes,
+                     void *result, size_t result_bytes)
 {
     return brood_pool_map(pool, function, item, item_bytes, result, result_bytes, 1, NULL);
 }
@@ -254,15 +270,16 @@ int brood_pool_apply(brood_pool *pool, brood_function *function, const void *ite
 static int check_spans(const brood_message *items, size_t count)
 {
     if (items == NULL || count == 0)
-        return bri_fail(EINVAL, "%s: pass an array of at least one item", items == NULL ? "items is NULL" : "count is 0");
+        return bri_fail(EINVAL, "%s: pass an array of at least one item",
+                        items == NULL ? "items is NULL" : "count is 0");
     for (size_t i = 0; i < count; i++)
         if (items[i].data == NULL && items[i].bytes != 0)
             return bri_fail(EINVAL, "items[%zu].data is NULL and its bytes %zu", i, items[i].bytes);
     return 0;
 }
 
-int bri_pool_submit_flight(brood_pool *pool, brood_function *function, const brood_message *item, uint64_t index,
-                           brood_result **ret_result)
+int bri_pool_submit_flight(brood_pool *pool, brood_function *function, const brood_message *item,
+                           uint64_t index, brood_result **ret_result)
 {
     struct bri_job_wish wish = {.function = function,
                                 .spans = item,
@@ -275,8 +292,8 @@ int bri_pool_submit_flight(brood_pool *pool, brood_function *function, const bro
     return error < 0 ? error : submit(pool, &wish, ret_result);
 }
 
-int brood_pool_map_bytes_async(brood_pool *pool, brood_function *function, const brood_message *items, size_t count,
-                               const brood_map_options *options, brood_result **ret_result)
+int brood_pool_map_bytes_async(brood_pool *pool, brood_function *function, const brood_message *items,
+                               size_t count, const brood_map_options *options, brood_result **ret_result)
 {
     struct bri_job_wish wish = {.function = function, .spans = items, .count = count};
     brood_map_options known;

@@ -36,8 +36,8 @@ enum { BARREN_PER_WORKER = 3, BARREN_LEAST = 8, RETRY_MS = 20, RETRIES = 100 };
 struct supervisor {
     brood_pool *pool;
     struct bri_pool_shm *shared;
-    int signals;        /* signalfd */
-    int owner;          /* pidfd of the owner */
+    int signals; /* signalfd */
+    int owner;   /* pidfd of the owner */
     pid_t pid;
     uint32_t live;      /* workers not yet reaped */
     uint32_t barren;    /* deaths in a row outside of tasks, right after the start */
@@ -191,7 +191,8 @@ static int is_hopeless(struct supervisor *supervisor, struct bri_seat_shm *seat,
 /* Nobody is needed for a job that has no chunk to be claimed.  What a dead worker gives back is done by its successor. */
 static int has_offers(struct bri_pool_shm *shared)
 {
-    return bri_load_acquire(&shared->tail) != bri_load_acquire(&shared->head) || bri_load_acquire(&shared->open_streams) != 0;
+    return bri_load_acquire(&shared->tail) != bri_load_acquire(&shared->head) ||
+           bri_load_acquire(&shared->open_streams) != 0;
 }
 
 static int all_are_closed(struct bri_pool_shm *shared)
@@ -210,7 +211,8 @@ static void worker_ended(struct supervisor *supervisor, uint32_t index, int stat
     int was_running = name == 0 || bri_load_acquire(&bri_slot_of(name)->progress) & BRI_PROGRESS_RUNNING;
     int left = status == 0 && bri_load_acquire(&seat->visiting) == 0 && bri_load_relaxed(&seat->started);
 
-    bri_trace("supervisor: worker %u (pid %d) %s, %d", index, (int)bri_load_relaxed(&seat->pid), left ? "left" : "died", status);
+    bri_trace("supervisor: worker %u (pid %d) %s, %d", index, (int)bri_load_relaxed(&seat->pid),
+              left ? "left" : "died", status);
     if (name != 0)
         bri_store_release(&bri_slot_of(name)->end_status, status);
     bri_fault("supervisor.noted");
@@ -218,7 +220,8 @@ static void worker_ended(struct supervisor *supervisor, uint32_t index, int stat
     bri_undertake();
     bri_store_relaxed(&seat->pid, 0);
     supervisor->live--;
-    seat->is_closed = left && bri_pool_state_of(supervisor->shared) == BRI_POOL_CLOSING && !has_offers(supervisor->shared);
+    seat->is_closed =
+        left && bri_pool_state_of(supervisor->shared) == BRI_POOL_CLOSING && !has_offers(supervisor->shared);
     if (left || bri_pool_state_of(supervisor->shared) >= BRI_POOL_TERMINATING)
         return;
     bri_store_relaxed(&seat->deaths, bri_load_relaxed(&seat->deaths) + 1);
@@ -288,6 +291,7 @@ static _Noreturn void owner_died(struct supervisor *supervisor)
     bri_kill_children();
     for (uint32_t i = 0; i < supervisor->shared->workers; i++)
         bri_roster_bury(bri_load_relaxed(&bri_pool_seat(supervisor->shared, i)->name), BRI_END_KILLED);
+    bri_undertake(); /* the workers, while we still count as one who depends on the owner */
     bri_roster_bury(owner, BRI_END_KILLED);
     let_go_of(owner);
     bri_leave_and_exit();
@@ -364,7 +368,9 @@ static void turn(struct supervisor *supervisor)
 void bri_supervisor_main(void *argument)
 {
     struct bri_supervise *supervise = argument;
-    struct supervisor supervisor = {.pool = supervise->pool, .shared = supervise->pool->shared, .pid = getpid(),
+    struct supervisor supervisor = {.pool = supervise->pool,
+                                    .shared = supervise->pool->shared,
+                                    .pid = getpid(),
                                     .kill_at = BROOD_FOREVER};
 
     bri_fault("supervisor.forked");

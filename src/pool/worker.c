@@ -204,9 +204,11 @@ static uint64_t run_chunk(struct bri_claim *claim)
     task.failed = 0;
     task.reply = NULL;
     if (job->result_bytes != 0)
-        memset((char *)bri_at(job->results_at) + begin * job->result_bytes, 0, (end - begin) * job->result_bytes);
+        memset((char *)bri_at(job->results_at) + begin * job->result_bytes, 0,
+               (end - begin) * job->result_bytes);
     run_items(claim, &task, begin, end);
-    if (__fpending(stdout) > 0) /* a worker may be killed at any time: what its tasks print is not to wait for its end */
+    if (__fpending(stdout) >
+        0) /* a worker may be killed at any time: what its tasks print is not to wait for its end */
         fflush(stdout);
     return end - begin;
 }
@@ -215,7 +217,8 @@ static uint64_t run_chunk(struct bri_claim *claim)
 
 static void initialize(brood_pool *pool, struct bri_seat_shm *seat)
 {
-    int value = pool->options.initializer == NULL ? 0 : pool->options.initializer(pool->options.initializer_argument);
+    int value =
+        pool->options.initializer == NULL ? 0 : pool->options.initializer(pool->options.initializer_argument);
 
     if (value != 0) {
         bri_store_release(&pool->shared->detail, value);
@@ -229,18 +232,21 @@ _Noreturn void bri_worker_main(brood_pool *pool, uint32_t index)
 {
     struct bri_pool_shm *shared = pool->shared;
     struct bri_seat_shm *seat = bri_pool_seat(shared, index);
-    struct bri_claim claim = {.pool = shared, .seat = seat, .worker = index, .progress = &bri_slot_of(bri_self())->progress};
+    struct bri_claim claim = {
+        .pool = shared, .seat = seat, .worker = index, .progress = &bri_slot_of(bri_self())->progress};
     uint64_t done = 0;
 
     bri_trace("worker %u: begins", index);
-    bri_store_release(&seat->pid, (int32_t)getpid()); /* its supervisor may not have come to it yet, or never */
+    bri_store_release(&seat->pid,
+                      (int32_t)getpid()); /* its supervisor may not have come to it yet, or never */
     initialize(pool, seat);
     while (bri_wait(&shared->work, bri_claim_any, &claim, BROOD_FOREVER, 0) == BRI_CLAIMED) {
         uint64_t items = run_chunk(&claim);
         bri_claim_done(&claim);
         done += items;
         bri_store_relaxed(&seat->items, bri_load_relaxed(&seat->items) + items);
-        bri_trace("worker %u: job %u chunk %llu done", index, claim.job->number, (unsigned long long)claim.chunk);
+        bri_trace("worker %u: job %u chunk %llu done", index, claim.job->number,
+                  (unsigned long long)claim.chunk);
         if (shared->tasks_per_worker != 0 && done >= shared->tasks_per_worker)
             break;
     }

@@ -122,27 +122,27 @@ static pid_t parent_of(const char *pid)
     return bracket == NULL || strlen(bracket) < 4 ? 0 : (pid_t)strtol(bracket + 4, NULL, 10);
 }
 
-static void kill_each_child(void)
+/* False: there is no /proc to look into. */
+static int kill_each_child(void)
 {
     DIR *processes = opendir("/proc");
 
     if (processes == NULL)
-        return;
+        return 0;
     for (struct dirent *entry; (entry = readdir(processes)) != NULL;)
         if (entry->d_name[0] >= '1' && entry->d_name[0] <= '9' && parent_of(entry->d_name) == getpid())
             kill((pid_t)strtol(entry->d_name, NULL, 10), SIGKILL);
     closedir(processes);
+    return 1;
 }
 
+/* Whoever is reaped has left its children to us, so after each reaping all are killed anew; before a wait nobody is reaped, so that it ends. */
 void bri_kill_children(void)
 {
-    while (waitpid(-1, NULL, WNOHANG) >= 0) { /* ends with ECHILD */
-        kill_each_child();
+    siginfo_t info;
+
+    bri_close_descriptors(); /* so that there is one for /proc */
+    while (kill_each_child() && waitid(P_ALL, 0, &info, WEXITED | WNOWAIT) == 0) /* ends with ECHILD */
         while (waitpid(-1, NULL, WNOHANG) > 0) {
         }
-        siginfo_t info;
-        info.si_pid = 0;
-        if (waitid(P_ALL, 0, &info, WEXITED | WNOWAIT) < 0)
-            return;
-    }
 }

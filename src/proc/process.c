@@ -35,7 +35,8 @@ static int check_owner(const brood_process *process)
     if (process == NULL)
         return bri_fail(EINVAL, "process is NULL: pass what brood_process_start gave");
     if (bri_arena_current == NULL || process->starter != bri_self())
-        return bri_fail(EPERM, "process %s was started by another process: only its starter may ask this", process->name);
+        return bri_fail(EPERM, "process %s was started by another process: only its starter may ask this",
+                        process->name);
     return 0;
 }
 
@@ -134,7 +135,8 @@ static int adopt_orphan(struct bri_process_shm *record)
 
 static int wait_until_started(brood_process *process)
 {
-    int how = bri_wait(&process->record->event, has_started, process, BROOD_FOREVER, SLICE_MS * BRI_NS_PER_MS);
+    int how =
+        bri_wait(&process->record->event, has_started, process, BROOD_FOREVER, SLICE_MS * BRI_NS_PER_MS);
     int failed = state_of(process) == BRI_PROCESS_FAILED;
     int error = (int)bri_load_relaxed(&process->record->status);
 
@@ -147,13 +149,15 @@ static int wait_until_started(brood_process *process)
 
 static int fork_keeper(brood_process *process, brood_process_function *function, void *argument)
 {
-    struct bri_keep keep = {.record = process->record, .function = function, .argument = argument, .name = process->keeper};
+    struct bri_keep keep = {
+        .record = process->record, .function = function, .argument = argument, .name = process->keeper};
 
     pthread_sigmask(SIG_SETMASK, NULL, &keep.mask);
     bri_flush_output();
     pid_t pid = bri_fork_detached(bri_keeper_main, &keep);
     if (pid < 0) {
-        bri_process_leave(process->record, BRI_GONE_BOTH); /* first: by the claim an undertaker would find it */
+        bri_process_leave(process->record,
+                          BRI_GONE_BOTH); /* first: by the claim an undertaker would find it */
         bri_roster_cancel(process->keeper);
         return bri_fail_os(-pid, "cannot start a process for %s", process->name);
     }
@@ -172,8 +176,8 @@ static int give_up(brood_process *process, int error)
     return error;
 }
 
-int brood_process_start(brood_process_function *function, void *argument, const brood_process_options *options,
-                        brood_process **ret_process)
+int brood_process_start(brood_process_function *function, void *argument,
+                        const brood_process_options *options, brood_process **ret_process)
 {
     brood_process_options known;
 
@@ -225,7 +229,8 @@ static int join_orphan(brood_process *process, int64_t deadline)
     int fd = bri_watch(child);
     int error = fd >= 0        ? bri_pidfd_wait(fd, deadline)
                 : fd == -ESRCH ? 0
-                               : bri_wait(&process->record->event, has_child_ended, process, deadline, SLICE_MS * BRI_NS_PER_MS);
+                               : bri_wait(&process->record->event, has_child_ended, process, deadline,
+                                          SLICE_MS * BRI_NS_PER_MS);
     if (fd >= 0)
         close(fd);
     if (error < 0)
@@ -268,7 +273,8 @@ int brood_process_exit_code(brood_process *process, int *ret_exit_code)
         return bri_fail(EAGAIN, "process %s still runs", process->name);
     int32_t status = bri_load_relaxed(&process->record->status);
     if (status == BRI_STATUS_UNKNOWN)
-        return bri_fail(ENODATA, "process %s ended together with its keeper: nobody knows how", process->name);
+        return bri_fail(ENODATA, "process %s ended together with its keeper: nobody knows how",
+                        process->name);
     *ret_exit_code = status;
     return 0;
 }

@@ -189,7 +189,8 @@ static void copy_out(struct getting *getting, void *data, size_t bytes)
 {
     if (getting->block == NULL)
         return;
-    memcpy(data, bri_payload_of(getting->block), bytes);
+    if (data != NULL) /* NULL: a message of 0 bytes into no room */
+        memcpy(data, bri_payload_of(getting->block), bytes);
     bri_heap_free(bri_payload_of(getting->block));
     getting->block = NULL;
 }

@@ -13,7 +13,8 @@ enum { SPIN_ROUNDS = 200, RELAX_PER_ROUND = 8, SLICE_GROWTH = 8 };
 void bri_event_signal_slow(_Atomic uint32_t *event, int count)
 {
     uint32_t seen = bri_load_relaxed(event);
-    uint32_t step = count == INT_MAX ? 1 : 2; /* the odd word + 1: sequence + 1, WAITING off; + 2: WAITING stays */
+    uint32_t step =
+        count == INT_MAX ? 1 : 2; /* the odd word + 1: sequence + 1, WAITING off; + 2: WAITING stays */
 
     while (seen & BRI_EVENT_WAITING) {
         if (!bri_cas_seq_cst(event, &seen, seen + step)) /* S3 */
@@ -79,7 +80,8 @@ static void sleep_once(_Atomic uint32_t *event, uint32_t key, uint32_t obituary,
     bri_store_relaxed(idle, 0u);
 }
 
-int bri_wait(_Atomic uint32_t *event, bri_condition *condition, void *argument, int64_t deadline, int64_t slice_ns)
+int bri_wait(_Atomic uint32_t *event, bri_condition *condition, void *argument, int64_t deadline,
+             int64_t slice_ns)
 {
     int met = condition(argument);
     int64_t longest_slice = slice_ns * SLICE_GROWTH;

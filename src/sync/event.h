@@ -69,6 +69,7 @@ void bri_obituary_publish(void);
  * acquire); it must be safe to call again.  Spins for a short while first where there is a CPU to spare (law 6).  `slice_ns` > 0: looks again
  * at least that often, for conditions that depend on a process that nobody watches; 0: never without cause. */
 typedef int bri_condition(void *argument);
-int bri_wait(_Atomic uint32_t *event, bri_condition *condition, void *argument, int64_t deadline, int64_t slice_ns);
+int bri_wait(_Atomic uint32_t *event, bri_condition *condition, void *argument, int64_t deadline,
+             int64_t slice_ns);
 
 #endif

@@ -26,7 +26,7 @@ static struct shared {
     _Atomic uint32_t event;
     _Atomic int tokens, taken;
     _Atomic bri_name child;
-} *shared;
+} * shared;
 
 static int enter(void **state)
 {

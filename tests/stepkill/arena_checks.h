@@ -40,8 +40,8 @@ static inline brood_arena_stats arena_now(void)
 static inline void tell_block(struct bri_block_shm *block, uint64_t tag, void *argument)
 {
     (void)argument;
-    stepkill_fail("kind %d of %" PRIu64 " bytes, owner %x", (int)bri_tag_kind(tag), bri_load_relaxed(&block->bytes),
-                  (unsigned)bri_tag_owner(tag));
+    stepkill_fail("kind %d of %" PRIu64 " bytes, owner %x", (int)bri_tag_kind(tag),
+                  bri_load_relaxed(&block->bytes), (unsigned)bri_tag_owner(tag));
 }
 
 static inline int check_heap(uint64_t blocks)
@@ -82,7 +82,8 @@ static inline int report_others(void)
     for (uint32_t slot = 0; slot < bri_load_acquire(&bri_arena_current->header->slots_high); slot++) {
         enum bri_slot_state state;
         const bri_name name = bri_roster_name_at(slot, &state);
-        if (state == BRI_SLOT_FREE || state == BRI_SLOT_JOINING || name == bri_self()) /* a dead one's JOINING counts as free */
+        if (state == BRI_SLOT_FREE || state == BRI_SLOT_JOINING ||
+            name == bri_self()) /* a dead one's JOINING counts as free */
             continue;
         others++;
         if (state == BRI_SLOT_LIVE || state == BRI_SLOT_CLAIMED)

@@ -143,8 +143,8 @@ static bool report(const struct lane *lane, int number, double took)
     struct board *board = lane->board;
     const bool ok = is_as_expected(board, s->expect);
     printf("%s %d - %s: %lu kill points, %lu wedged, %lu violations%s\n", ok ? "ok" : "not ok", number,
-           s->name, atomic_load(&board->points), atomic_load(&board->wedges),
-           atomic_load(&board->violations), remarks[s->expect]);
+           s->name, atomic_load(&board->points), atomic_load(&board->wedges), atomic_load(&board->violations),
+           remarks[s->expect]);
     printf("# %lu instructions, stride %lu, %.1f s\n", board->trace.length, lane_stride(lane), took);
     if (atomic_load(&board->repeats) > 0)
         printf("# %lu runs left the recorded way and were repeated with single steps\n",

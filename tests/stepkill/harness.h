@@ -34,35 +34,36 @@
 #include <sys/types.h>
 
 enum stepkill_expect {
-    STEPKILL_CLEAN,              /* no wedge, no violation */
-    STEPKILL_WEDGES,             /* a self-test: must be seen to wedge */
-    STEPKILL_VIOLATES,           /* a self-test: must be seen to break its invariant */
+    STEPKILL_CLEAN,    /* no wedge, no violation */
+    STEPKILL_WEDGES,   /* a self-test: must be seen to wedge */
+    STEPKILL_VIOLATES, /* a self-test: must be seen to break its invariant */
 };
 
 struct stepkill_scenario {
-    const char *name;            /* "queue.put"; NULL ends an array of scenarios */
+    const char *name; /* "queue.put"; NULL ends an array of scenarios */
     void *(*setup)(void);
     void (*victim)(void *ctx);
     pid_t (*victim_pid)(void *ctx);
-    int (*provoke)(void *ctx);   /* 0, or stepkill_fail() */
+    int (*provoke)(void *ctx); /* 0, or stepkill_fail() */
     void (*unblock)(void *ctx);
     int (*settled)(void *ctx);
     void (*after_kill)(void *ctx, pid_t pid, int status);
     int (*check)(void *ctx);
-    unsigned timeout_ms;         /* of one run; 0: 5000 */
-    unsigned long max_steps;     /* an operation longer than this is a failure; 0: 1000000 */
-    unsigned long most_points;   /* a longer one is sampled, evenly, unless options->stride says otherwise; 0: never */
+    unsigned timeout_ms;     /* of one run; 0: 5000 */
+    unsigned long max_steps; /* an operation longer than this is a failure; 0: 1000000 */
+    unsigned long
+        most_points; /* a longer one is sampled, evenly, unless options->stride says otherwise; 0: never */
     enum stepkill_expect expect;
 };
 
 struct stepkill_options {
-    const char *only;            /* names that start so; NULL: all */
-    unsigned long from, to;      /* kill points; to == 0: until the operation is over */
-    unsigned long stride;        /* 0: 1, or what keeps the scenario's most_points */
-    unsigned timeout_ms;         /* 0: what the scenario says */
-    unsigned max_failures;       /* of one scenario, after which it is given up; 0: 10 */
-    unsigned jobs;               /* lanes; 0: one per usable CPU */
-    int plain;                   /* single steps only, no hardware breakpoint to get near k */
+    const char *only;       /* names that start so; NULL: all */
+    unsigned long from, to; /* kill points; to == 0: until the operation is over */
+    unsigned long stride;   /* 0: 1, or what keeps the scenario's most_points */
+    unsigned timeout_ms;    /* 0: what the scenario says */
+    unsigned max_failures;  /* of one scenario, after which it is given up; 0: 10 */
+    unsigned jobs;          /* lanes; 0: one per usable CPU */
+    int plain;              /* single steps only, no hardware breakpoint to get near k */
 };
 
 /* Runs every scenario of these arrays (the last entry is NULL), prints TAP, returns an exit code. */

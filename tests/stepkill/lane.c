@@ -18,9 +18,9 @@
 enum {
     DEFAULT_TIMEOUT_MS = 5000,
     ORPHAN_GRACE_MS = 1000,
-    STEPS_PER_MS = 10,           /* pessimistic: time granted for stepping on top of the time-out */
-    SLICES = 8,                  /* of a time-out, after each of which the watchdog looks at the phase */
-    OVER_RUNS = 4,               /* the length may vary a little: so many runs in a row must be over */
+    STEPS_PER_MS = 10, /* pessimistic: time granted for stepping on top of the time-out */
+    SLICES = 8,        /* of a time-out, after each of which the watchdog looks at the phase */
+    OVER_RUNS = 4,     /* the length may vary a little: so many runs in a row must be over */
     MAX_PROCESSES = 64,
 };
 
@@ -136,8 +136,7 @@ static int sweep(int grace_ms)
     }
 }
 
-static __attribute__((format(printf, 3, 4)))
-void add_text(char *text, size_t size, const char *format, ...)
+static __attribute__((format(printf, 3, 4))) void add_text(char *text, size_t size, const char *format, ...)
 {
     const size_t used = strlen(text);
     va_list arguments;
@@ -193,8 +192,8 @@ static void note_failure(const struct lane *lane, enum verdict verdict, const ch
     snprintf(failure->text, sizeof failure->text, "%s", text);
 }
 
-static __attribute__((format(printf, 2, 3)))
-void note_violation(const struct lane *lane, const char *format, ...)
+static __attribute__((format(printf, 2, 3))) void note_violation(const struct lane *lane, const char *format,
+                                                                 ...)
 {
     char text[2400] = "", what[1600];
     va_list arguments;

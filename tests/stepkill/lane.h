@@ -23,7 +23,7 @@ enum verdict { VERDICT_CLEAN, VERDICT_VIOLATION, VERDICT_WEDGED, VERDICT_REPEAT 
 struct run {
     unsigned long k;
     int is_plain;
-    atomic_int phase;            /* enum phase */
+    atomic_int phase; /* enum phase */
     enum advance end;
     unsigned long steps, traps;
     uint64_t ip;

@@ -16,13 +16,7 @@ extern const struct stepkill_scenario stepkill_process[];
 extern const struct stepkill_scenario stepkill_queue[];
 
 static const struct stepkill_scenario *const scenarios[] = {
-    stepkill_selftest,
-    stepkill_heap,
-    stepkill_locks,
-    stepkill_queue,
-    stepkill_process,
-    stepkill_pool,
-    NULL,
+    stepkill_selftest, stepkill_heap, stepkill_locks, stepkill_queue, stepkill_process, stepkill_pool, NULL,
 };
 
 static const char help[] =
@@ -40,12 +34,17 @@ static const char help[] =
     "  --help\n";
 
 static const struct option long_options[] = {
-    {"only", required_argument, NULL, 'o'},       {"from", required_argument, NULL, 'f'},
-    {"to", required_argument, NULL, 't'},         {"stride", required_argument, NULL, 's'},
-    {"timeout-ms", required_argument, NULL, 'm'}, {"max-failures", required_argument, NULL, 'x'},
-    {"jobs", required_argument, NULL, 'j'},       {"plain", no_argument, NULL, 'p'},
+    {"only", required_argument, NULL, 'o'},
+    {"from", required_argument, NULL, 'f'},
+    {"to", required_argument, NULL, 't'},
+    {"stride", required_argument, NULL, 's'},
+    {"timeout-ms", required_argument, NULL, 'm'},
+    {"max-failures", required_argument, NULL, 'x'},
+    {"jobs", required_argument, NULL, 'j'},
+    {"plain", no_argument, NULL, 'p'},
     {"full", no_argument, NULL, 'F'},
-    {"list", no_argument, NULL, 'l'},             {"help", no_argument, NULL, 'h'},
+    {"list", no_argument, NULL, 'l'},
+    {"help", no_argument, NULL, 'h'},
     {NULL, 0, NULL, 0},
 };
 

@@ -14,7 +14,7 @@
 enum {
     MOST_ITEMS = 8,
     FAILURE_CODE = 7,
-    SAMPLE = 800,      /* kill points of a routine run, where all would be tens of thousands */
+    SAMPLE = 800, /* kill points of a routine run, where all would be tens of thousands */
     SMALL_SAMPLE = 60,
 };
 
@@ -40,9 +40,9 @@ struct state {
     const struct work *work;
     brood_pool *pool;
     brood_result *result;
-    pid_t victim;             /* a worker; 0: the supervisor is stepped, and any worker may have died with it */
+    pid_t victim; /* a worker; 0: the supervisor is stepped, and any worker may have died with it */
     size_t died;
-    int is_terminated;        /* items may be cancelled */
+    int is_terminated; /* items may be cancelled */
     struct bri_supervise supervise;
 };
 
@@ -129,9 +129,11 @@ static int submit(brood_pool *pool, const struct work *work, brood_result **ret_
     const brood_map_options *options = BROOD_MAP_OPTIONS(.chunk_items = work->chunk_items);
     for (size_t i = 0; i < work->count; i++)
         messages[i] = (brood_message){(void *)(uintptr_t)&numbers[i], sizeof *numbers};
-    const int error = work->in_bytes ? brood_pool_map_bytes_async(pool, work->function, messages, work->count, options, ret_result)
-                                     : brood_pool_map_async(pool, work->function, numbers, sizeof *numbers, work->result_bytes,
-                                                            work->count, options, ret_result);
+    const int error =
+        work->in_bytes
+            ? brood_pool_map_bytes_async(pool, work->function, messages, work->count, options, ret_result)
+            : brood_pool_map_async(pool, work->function, numbers, sizeof *numbers, work->result_bytes,
+                                   work->count, options, ret_result);
     return error == 0 ? 0 : stepkill_fail("submit: %s", brood_error_text());
 }
 
@@ -147,8 +149,8 @@ static int make_pool(const struct work *work, brood_pool **ret_pool)
 static int check_next_map(brood_pool *pool)
 {
     int results[MOST_ITEMS] = {0};
-    const int error = brood_pool_map(pool, negate, numbers, sizeof *numbers, results, sizeof *results, MOST_ITEMS,
-                                     BROOD_MAP_OPTIONS(.chunk_items = 2));
+    const int error = brood_pool_map(pool, negate, numbers, sizeof *numbers, results, sizeof *results,
+                                     MOST_ITEMS, BROOD_MAP_OPTIONS(.chunk_items = 2));
     if (error != 0)
         return stepkill_fail("the next map returns %d: %s", error, brood_error_text());
     for (int i = 0; i < MOST_ITEMS; i++)
@@ -174,7 +176,8 @@ static struct state *begin(const struct work *work)
     if (submit(s->pool, work, &s->result) != 0 || brood_result_wait(s->result, BROOD_FOREVER) != 0)
         return NULL;
     void *results[MOST_ITEMS] = {NULL};
-    brood_result_get(s->result, work->in_bytes ? NULL : results, work->in_bytes ? 0 : sizeof results, BROOD_NOW);
+    brood_result_get(s->result, work->in_bytes ? NULL : results, work->in_bytes ? 0 : sizeof results,
+                     BROOD_NOW);
     for (size_t i = 0; work->function == allocate && i < work->count; i++)
         brood_free(results[i]);
     brood_result_destroy(s->result);
@@ -199,7 +202,9 @@ static int check_value(struct state *s, size_t i)
     if (s->is_terminated) /* results of a job that was cut short are not given out */
         return check_runs(i, 1);
     if (s->work->in_bytes)
-        value = brood_result_bytes(s->result, i, &message) == 0 && message.bytes == sizeof *value ? message.data : NULL;
+        value = brood_result_bytes(s->result, i, &message) == 0 && message.bytes == sizeof *value
+                    ? message.data
+                    : NULL;
     else if (brood_result_get(s->result, results, sizeof results, BROOD_NOW), s->work->function == allocate)
         value = results[i];
     else
@@ -213,7 +218,8 @@ static int check_value(struct state *s, size_t i)
 
 static int check_error(const struct state *s, size_t i, const brood_outcome *outcome)
 {
-    if (s->work->function != fail_with_text || outcome->code != FAILURE_CODE || strcmp(outcome->text, "no such luck") != 0)
+    if (s->work->function != fail_with_text || outcome->code != FAILURE_CODE ||
+        strcmp(outcome->text, "no such luck") != 0)
         return stepkill_fail("item %zu failed with %d: %s", i, outcome->code, outcome->text);
     return check_runs(i, 1);
 }
@@ -223,15 +229,17 @@ static int is_death(const struct state *s, const brood_outcome *outcome)
 {
     if (s->victim != 0)
         return outcome->pid == s->victim && outcome->signal == SIGKILL;
-    return outcome->pid > 0 && (outcome->signal == SIGKILL || (outcome->signal == 0 && outcome->exit_code == -1) ||
-                                (s->is_terminated && outcome->signal == SIGTERM));
+    return outcome->pid > 0 &&
+           (outcome->signal == SIGKILL || (outcome->signal == 0 && outcome->exit_code == -1) ||
+            (s->is_terminated && outcome->signal == SIGTERM));
 }
 
 static int check_died(struct state *s, size_t i, const brood_outcome *outcome)
 {
     s->died++;
     if (!is_death(s, outcome))
-        return stepkill_fail("item %zu died in process %d (signal %d), not in %d", i, outcome->pid, outcome->signal, s->victim);
+        return stepkill_fail("item %zu died in process %d (signal %d), not in %d", i, outcome->pid,
+                             outcome->signal, s->victim);
     return check_runs(i, 0);
 }
 
@@ -242,7 +250,8 @@ static int check_item(struct state *s, size_t i)
         return stepkill_fail("outcome of item %zu: %s", i, brood_error_text());
     switch (outcome.kind) {
     case BROOD_VALUE:
-        return s->work->function == fail_with_text ? stepkill_fail("item %zu has a value", i) : check_value(s, i);
+        return s->work->function == fail_with_text ? stepkill_fail("item %zu has a value", i)
+                                                   : check_value(s, i);
     case BROOD_ERROR:
         return check_error(s, i, &outcome);
     case BROOD_DIED:
@@ -260,12 +269,14 @@ static int check_whole(const struct state *s)
         return 0;
     const int got = brood_result_get(s->result, NULL, 0, BROOD_NOW);
     const int expected = s->died != 0 ? -EOWNERDEAD : s->work->function == fail_with_text ? -EREMOTEIO : 0;
-    return got == expected ? 0 : stepkill_fail("the result is %d, not %d: %s", got, expected, brood_error_text());
+    return got == expected ? 0
+                           : stepkill_fail("the result is %d, not %d: %s", got, expected, brood_error_text());
 }
 
 static int check_result(struct state *s)
 {
-    int error = brood_result_wait(s->result, BROOD_FOREVER) == 0 ? 0 : stepkill_fail("wait: %s", brood_error_text());
+    int error =
+        brood_result_wait(s->result, BROOD_FOREVER) == 0 ? 0 : stepkill_fail("wait: %s", brood_error_text());
     for (size_t i = 0; error == 0 && i < s->work->count; i++)
         error = check_item(s, i);
     if (error == 0 && s->died > (s->victim != 0 ? 1 : 2 * s->work->workers))
@@ -326,13 +337,15 @@ static int check_pool_goes_on(void *ctx)
 
 static void *setup_apply(void)
 {
-    static const struct work work = {.function = triple, .count = 1, .result_bytes = sizeof(int), .workers = 1};
+    static const struct work work = {
+        .function = triple, .count = 1, .result_bytes = sizeof(int), .workers = 1};
     return begin(&work);
 }
 
 static void *setup_map(void)
 {
-    static const struct work work = {.function = triple, .count = 6, .chunk_items = 2, .result_bytes = sizeof(int), .workers = 1};
+    static const struct work work = {
+        .function = triple, .count = 6, .chunk_items = 2, .result_bytes = sizeof(int), .workers = 1};
     return begin(&work);
 }
 
@@ -345,19 +358,22 @@ static void *setup_share(void)
 
 static void *setup_reply(void)
 {
-    static const struct work work = {.function = reply, .count = 2, .chunk_items = 2, .in_bytes = 1, .workers = 1};
+    static const struct work work = {
+        .function = reply, .count = 2, .chunk_items = 2, .in_bytes = 1, .workers = 1};
     return begin(&work);
 }
 
 static void *setup_fail(void)
 {
-    static const struct work work = {.function = fail_with_text, .count = 1, .result_bytes = sizeof(int), .workers = 1};
+    static const struct work work = {
+        .function = fail_with_text, .count = 1, .result_bytes = sizeof(int), .workers = 1};
     return begin(&work);
 }
 
 static void *setup_alloc(void)
 {
-    static const struct work work = {.function = allocate, .count = 2, .chunk_items = 2, .result_bytes = sizeof(void *), .workers = 1};
+    static const struct work work = {
+        .function = allocate, .count = 2, .chunk_items = 2, .result_bytes = sizeof(void *), .workers = 1};
     return begin(&work);
 }
 
@@ -418,15 +434,21 @@ static void *begin_busy(const struct work *work)
 
 static void *setup_busy_one(void)
 {
-    static const struct work work = {
-        .function = triple_first_waits, .count = 4, .chunk_items = 2, .result_bytes = sizeof(int), .workers = 1};
+    static const struct work work = {.function = triple_first_waits,
+                                     .count = 4,
+                                     .chunk_items = 2,
+                                     .result_bytes = sizeof(int),
+                                     .workers = 1};
     return begin_busy(&work);
 }
 
 static void *setup_busy_two(void)
 {
-    static const struct work work = {
-        .function = triple_first_waits, .count = 4, .chunk_items = 2, .result_bytes = sizeof(int), .workers = 2};
+    static const struct work work = {.function = triple_first_waits,
+                                     .count = 4,
+                                     .chunk_items = 2,
+                                     .result_bytes = sizeof(int),
+                                     .workers = 2};
     return begin_busy(&work);
 }
 
@@ -612,7 +634,8 @@ static void be_owner(void *ctx)
         _exit(1);
     while (atomic_load(&shared->busy) < 2)
         take_a_nap();
-    atomic_store(&shared->told, (int)bri_load_acquire(&bri_slot_of(bri_load_acquire(&pool->shared->supervisor))->pid));
+    atomic_store(&shared->told,
+                 (int)bri_load_acquire(&bri_slot_of(bri_load_acquire(&pool->shared->supervisor))->pid));
     for (;;)
         pause();
 }
@@ -638,7 +661,8 @@ static int kill_owner(void *ctx)
 {
     (void)ctx;
     kill(shared->owner, SIGKILL);
-    return waitpid(shared->owner, NULL, 0) == shared->owner ? 0 : stepkill_fail("the owner cannot be waited for");
+    return waitpid(shared->owner, NULL, 0) == shared->owner ? 0
+                                                            : stepkill_fail("the owner cannot be waited for");
 }
 
 static int check_owner_is_gone(void *ctx)
@@ -651,49 +675,127 @@ static int check_owner_is_gone(void *ctx)
 }
 
 const struct stepkill_scenario stepkill_pool[] = {
-    {.name = "pool.worker.apply", .setup = setup_apply, .victim_pid = worker_pid, .provoke = give_job,
+    {.name = "pool.worker.apply",
+     .setup = setup_apply,
+     .victim_pid = worker_pid,
+     .provoke = give_job,
      .check = check_pool_goes_on},
-    {.name = "pool.worker.map", .setup = setup_map, .victim_pid = worker_pid, .provoke = give_job,
+    {.name = "pool.worker.map",
+     .setup = setup_map,
+     .victim_pid = worker_pid,
+     .provoke = give_job,
      .check = check_pool_goes_on},
-    {.name = "pool.worker.share", .setup = setup_share, .victim_pid = worker_pid, .provoke = give_job_to_both,
-     .after_kill = open_gate, .check = check_pool_goes_on},
-    {.name = "pool.worker.reply", .setup = setup_reply, .victim_pid = worker_pid, .provoke = give_job,
+    {.name = "pool.worker.share",
+     .setup = setup_share,
+     .victim_pid = worker_pid,
+     .provoke = give_job_to_both,
+     .after_kill = open_gate,
      .check = check_pool_goes_on},
-    {.name = "pool.worker.fail", .setup = setup_fail, .victim_pid = worker_pid, .provoke = give_job,
+    {.name = "pool.worker.reply",
+     .setup = setup_reply,
+     .victim_pid = worker_pid,
+     .provoke = give_job,
      .check = check_pool_goes_on},
-    {.name = "pool.worker.alloc", .setup = setup_alloc, .victim_pid = worker_pid, .provoke = give_job,
+    {.name = "pool.worker.fail",
+     .setup = setup_fail,
+     .victim_pid = worker_pid,
+     .provoke = give_job,
      .check = check_pool_goes_on},
-    {.name = "pool.worker.renew", .setup = setup_renew, .victim_pid = worker_pid, .provoke = give_job,
+    {.name = "pool.worker.alloc",
+     .setup = setup_alloc,
+     .victim_pid = worker_pid,
+     .provoke = give_job,
      .check = check_pool_goes_on},
-    {.name = "pool.worker.close", .setup = setup_map, .victim_pid = worker_pid, .provoke = give_job_and_close,
+    {.name = "pool.worker.renew",
+     .setup = setup_renew,
+     .victim_pid = worker_pid,
+     .provoke = give_job,
+     .check = check_pool_goes_on},
+    {.name = "pool.worker.close",
+     .setup = setup_map,
+     .victim_pid = worker_pid,
+     .provoke = give_job_and_close,
      .check = check_pool_ends},
-    {.name = "pool.supervisor.death", .setup = setup_busy_one, .victim_pid = supervisor_pid, .provoke = kill_worker,
-     .after_kill = look_after, .check = check_pool_goes_on, .most_points = SAMPLE},
-    {.name = "pool.supervisor.death-slow", .setup = setup_busy_one, .victim_pid = supervisor_pid,
-     .provoke = kill_worker, .check = check_pool_goes_on, .most_points = SMALL_SAMPLE},
-    {.name = "pool.supervisor.terminate", .setup = setup_busy_two, .victim_pid = supervisor_pid,
-     .provoke = terminate_pool, .after_kill = look_after, .check = check_pool_ends, .most_points = SAMPLE},
-    {.name = "pool.supervisor.close", .setup = setup_busy_two, .victim_pid = supervisor_pid, .provoke = close_pool,
-     .after_kill = look_after, .check = check_pool_ends, .most_points = SAMPLE},
-    {.name = "pool.supervisor.close-idle", .setup = setup_busy_two, .victim_pid = supervisor_pid,
-     .provoke = close_idle_pool, .after_kill = look_after, .check = check_pool_ends, .most_points = SAMPLE},
-    {.name = "pool.supervisor.start", .setup = setup_second_supervisor, .victim = be_second_supervisor,
-     .after_kill = tell_pid_and_look_after, .check = check_pool_goes_on, .most_points = SAMPLE},
-    {.name = "pool.supervisor.owner", .setup = setup_owner, .victim_pid = told_pid, .provoke = kill_owner,
-     .check = check_owner_is_gone, .most_points = SAMPLE},
-    {.name = "pool.owner.create", .setup = setup_arena, .victim = own_and_create, .check = check_owner_is_gone,
+    {.name = "pool.supervisor.death",
+     .setup = setup_busy_one,
+     .victim_pid = supervisor_pid,
+     .provoke = kill_worker,
+     .after_kill = look_after,
+     .check = check_pool_goes_on,
      .most_points = SAMPLE},
-    {.name = "pool.owner.apply", .setup = setup_arena, .victim = own_and_apply, .check = check_owner_is_gone,
+    {.name = "pool.supervisor.death-slow",
+     .setup = setup_busy_one,
+     .victim_pid = supervisor_pid,
+     .provoke = kill_worker,
+     .check = check_pool_goes_on,
+     .most_points = SMALL_SAMPLE},
+    {.name = "pool.supervisor.terminate",
+     .setup = setup_busy_two,
+     .victim_pid = supervisor_pid,
+     .provoke = terminate_pool,
+     .after_kill = look_after,
+     .check = check_pool_ends,
      .most_points = SAMPLE},
-    {.name = "pool.owner.map", .setup = setup_arena, .victim = own_and_map, .check = check_owner_is_gone,
+    {.name = "pool.supervisor.close",
+     .setup = setup_busy_two,
+     .victim_pid = supervisor_pid,
+     .provoke = close_pool,
+     .after_kill = look_after,
+     .check = check_pool_ends,
      .most_points = SAMPLE},
-    {.name = "pool.owner.wait", .setup = setup_arena, .victim = own_and_wait, .check = check_owner_is_gone,
+    {.name = "pool.supervisor.close-idle",
+     .setup = setup_busy_two,
+     .victim_pid = supervisor_pid,
+     .provoke = close_idle_pool,
+     .after_kill = look_after,
+     .check = check_pool_ends,
      .most_points = SAMPLE},
-    {.name = "pool.owner.cancel", .setup = setup_arena, .victim = own_and_cancel, .check = check_owner_is_gone,
+    {.name = "pool.supervisor.start",
+     .setup = setup_second_supervisor,
+     .victim = be_second_supervisor,
+     .after_kill = tell_pid_and_look_after,
+     .check = check_pool_goes_on,
      .most_points = SAMPLE},
-    {.name = "pool.owner.drop", .setup = setup_arena, .victim = own_and_drop, .check = check_owner_is_gone,
+    {.name = "pool.supervisor.owner",
+     .setup = setup_owner,
+     .victim_pid = told_pid,
+     .provoke = kill_owner,
+     .check = check_owner_is_gone,
+     .most_points = SMALL_SAMPLE},
+    {.name = "pool.owner.create",
+     .setup = setup_arena,
+     .victim = own_and_create,
+     .check = check_owner_is_gone,
      .most_points = SAMPLE},
-    {.name = "pool.owner.destroy", .setup = setup_arena, .victim = own_and_destroy, .check = check_owner_is_gone,
+    {.name = "pool.owner.apply",
+     .setup = setup_arena,
+     .victim = own_and_apply,
+     .check = check_owner_is_gone,
+     .most_points = SAMPLE},
+    {.name = "pool.owner.map",
+     .setup = setup_arena,
+     .victim = own_and_map,
+     .check = check_owner_is_gone,
+     .most_points = SAMPLE},
+    {.name = "pool.owner.wait",
+     .setup = setup_arena,
+     .victim = own_and_wait,
+     .check = check_owner_is_gone,
+     .most_points = SAMPLE},
+    {.name = "pool.owner.cancel",
+     .setup = setup_arena,
+     .victim = own_and_cancel,
+     .check = check_owner_is_gone,
+     .most_points = SAMPLE},
+    {.name = "pool.owner.drop",
+     .setup = setup_arena,
+     .victim = own_and_drop,
+     .check = check_owner_is_gone,
+     .most_points = SAMPLE},
+    {.name = "pool.owner.destroy",
+     .setup = setup_arena,
+     .victim = own_and_destroy,
+     .check = check_owner_is_gone,
      .most_points = SAMPLE},
     {.name = NULL},
 };

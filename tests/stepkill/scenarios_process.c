@@ -14,10 +14,10 @@ enum { EXIT_CODE = 5, SAMPLE = 800 };
 
 struct state {
     brood_process *process;
-    int gate;                    /* eventfd: the child goes on */
+    int gate; /* eventfd: the child goes on */
     int is_daemon;
     pid_t keeper;
-    atomic_int begun;            /* shared: children that run */
+    atomic_int begun; /* shared: children that run */
     bri_name victim;
 };
 
@@ -49,7 +49,8 @@ static struct state *new_state(int is_daemon)
 
 static int start(void)
 {
-    const int error = brood_process_start(live, NULL, BROOD_PROCESS_OPTIONS(.daemon = state->is_daemon), &state->process);
+    const int error =
+        brood_process_start(live, NULL, BROOD_PROCESS_OPTIONS(.daemon = state->is_daemon), &state->process);
     return error == 0 ? 0 : stepkill_fail("start: %s", brood_error_text());
 }
 
@@ -218,19 +219,44 @@ static int check_without_starter(void *ctx)
 }
 
 const struct stepkill_scenario stepkill_process[] = {
-    {.name = "process.keeper.end", .setup = setup_process, .victim_pid = keeper_pid, .provoke = let_child_end,
-     .check = check_orphan, .most_points = SAMPLE},
-    {.name = "process.keeper.run", .setup = setup_process, .victim_pid = keeper_pid, .provoke = let_child_end_later,
-     .check = check_orphan, .most_points = SAMPLE},
-    {.name = "process.keeper.daemon", .setup = setup_daemon, .victim_pid = keeper_pid, .provoke = let_child_end_later,
-     .check = check_daemon, .most_points = SAMPLE},
-    {.name = "process.child", .setup = setup_process, .victim_pid = child_pid, .provoke = let_child_end_later,
-     .check = check_killed_child, .most_points = SAMPLE},
-    {.name = "process.starter.start", .setup = setup_start, .victim = start_and_end, .check = check_without_starter,
+    {.name = "process.keeper.end",
+     .setup = setup_process,
+     .victim_pid = keeper_pid,
+     .provoke = let_child_end,
+     .check = check_orphan,
      .most_points = SAMPLE},
-    {.name = "process.starter.daemon", .setup = setup_start_daemon, .victim = start_and_end,
-     .check = check_without_starter, .most_points = SAMPLE},
-    {.name = "process.starter.join", .setup = setup_start, .victim = start_first, .check = check_without_starter,
+    {.name = "process.keeper.run",
+     .setup = setup_process,
+     .victim_pid = keeper_pid,
+     .provoke = let_child_end_later,
+     .check = check_orphan,
+     .most_points = SAMPLE},
+    {.name = "process.keeper.daemon",
+     .setup = setup_daemon,
+     .victim_pid = keeper_pid,
+     .provoke = let_child_end_later,
+     .check = check_daemon,
+     .most_points = SAMPLE},
+    {.name = "process.child",
+     .setup = setup_process,
+     .victim_pid = child_pid,
+     .provoke = let_child_end_later,
+     .check = check_killed_child,
+     .most_points = SAMPLE},
+    {.name = "process.starter.start",
+     .setup = setup_start,
+     .victim = start_and_end,
+     .check = check_without_starter,
+     .most_points = SAMPLE},
+    {.name = "process.starter.daemon",
+     .setup = setup_start_daemon,
+     .victim = start_and_end,
+     .check = check_without_starter,
+     .most_points = SAMPLE},
+    {.name = "process.starter.join",
+     .setup = setup_start,
+     .victim = start_first,
+     .check = check_without_starter,
      .most_points = SAMPLE},
     {.name = NULL},
 };

@@ -17,11 +17,11 @@ enum { SMALL = 100, LARGE = 6000, MOST = 8000, FIRST_SEGMENT = 63 };
 
 struct state {
     brood_queue *queue;
-    uint64_t blocks;     /* before the queue */
-    uint32_t there;      /* messages in the beginning */
-    int least, most;     /* by how much the victim may have changed that */
-    int is_closed;       /* may be */
-    int fd;              /* of the survivor, or -1 */
+    uint64_t blocks; /* before the queue */
+    uint32_t there;  /* messages in the beginning */
+    int least, most; /* by how much the victim may have changed that */
+    int is_closed;   /* may be */
+    int fd;          /* of the survivor, or -1 */
     _Atomic bri_name victim;
     brood_queue *second; /* of create and destroy */
 };
@@ -65,19 +65,40 @@ static struct state *make_state(uint32_t there, uint32_t large, int least, int m
     return s;
 }
 
-static void *three(void) { return make_state(3, 0, 0, 1); }
+static void *three(void)
+{
+    return make_state(3, 0, 0, 1);
+}
 static void *three_closing(void)
 {
     struct state *s = make_state(3, 0, 0, 0);
     s->is_closed = 1;
     return s;
 }
-static void *full_segment(void) { return make_state(FIRST_SEGMENT, 0, 0, 1); }
-static void *for_many(void) { return make_state(FIRST_SEGMENT - 2, 0, 0, 5); }
-static void *take_one(void) { return make_state(3, 0, -1, 0); }
-static void *take_large(void) { return make_state(3, 2, -1, 0); }
-static void *take_many(void) { return make_state(5, 1, -5, 0); }
-static void *nothing_changes(void) { return make_state(3, 1, 0, 0); }
+static void *full_segment(void)
+{
+    return make_state(FIRST_SEGMENT, 0, 0, 1);
+}
+static void *for_many(void)
+{
+    return make_state(FIRST_SEGMENT - 2, 0, 0, 5);
+}
+static void *take_one(void)
+{
+    return make_state(3, 0, -1, 0);
+}
+static void *take_large(void)
+{
+    return make_state(3, 2, -1, 0);
+}
+static void *take_many(void)
+{
+    return make_state(5, 1, -5, 0);
+}
+static void *nothing_changes(void)
+{
+    return make_state(3, 1, 0, 0);
+}
 static void *polled(void)
 {
     struct state *s = make_state(0, 0, 0, 1);
@@ -318,8 +339,10 @@ static int check_unreported(void *ctx)
     return check_heap(s->blocks);
 }
 
-#define SCENARIO(name_, setup_, victim_) \
-    {.name = "queue." name_, .setup = setup_, .victim = victim_, .after_kill = report, .check = check}
+#define SCENARIO(name_, setup_, victim_)                                                                 \
+    {                                                                                                    \
+        .name = "queue." name_, .setup = setup_, .victim = victim_, .after_kill = report, .check = check \
+    }
 
 const struct stepkill_scenario stepkill_queue[] = {
     SCENARIO("put", three, put_small),
@@ -338,6 +361,10 @@ const struct stepkill_scenario stepkill_queue[] = {
     SCENARIO("borrow.large", take_large, borrow),
     SCENARIO("close", three_closing, close_it),
     SCENARIO("fd", nothing_changes, hang_bell),
-    {.name = "queue.create", .setup = nothing_changes, .victim = create_and_destroy, .after_kill = report_second, .check = check},
+    {.name = "queue.create",
+     .setup = nothing_changes,
+     .victim = create_and_destroy,
+     .after_kill = report_second,
+     .check = check},
     {.name = NULL},
 };

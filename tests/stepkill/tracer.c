@@ -24,11 +24,11 @@
 
 enum {
     TICK_US = 5000,
-    QUIET_TICKS = 10,            /* asleep that long in one system call: for good */
+    QUIET_TICKS = 10, /* asleep that long in one system call: for good */
     ADOPT_WAIT_MS = 2000,
     SYSCALL_BYTES = 2,
-    HOP_COST = 8,                /* in steps: what setting a breakpoint costs */
-    RAREST = 32,                 /* arrivals: places as rare as that are worth a hop on the way to another hop */
+    HOP_COST = 8, /* in steps: what setting a breakpoint costs */
+    RAREST = 32,  /* arrivals: places as rare as that are worth a hop on the way to another hop */
 };
 
 enum pace { FREELY, ONE_STEP };
@@ -53,8 +53,8 @@ static bool set_breakpoint(pid_t pid, uint64_t address)
     const size_t dr0 = offsetof(struct user, u_debugreg[0]), dr7 = offsetof(struct user, u_debugreg[7]);
     if (ptrace(PTRACE_POKEUSER, pid, dr7, 0L) != 0)
         return false;
-    return address == 0 || (ptrace(PTRACE_POKEUSER, pid, dr0, address) == 0
-                            && ptrace(PTRACE_POKEUSER, pid, dr7, 1L) == 0);
+    return address == 0 ||
+           (ptrace(PTRACE_POKEUSER, pid, dr0, address) == 0 && ptrace(PTRACE_POKEUSER, pid, dr7, 1L) == 0);
 }
 
 #else
@@ -238,14 +238,14 @@ static enum advance step_to(struct tracee *t, unsigned long k, struct trace *rec
 }
 
 struct hop {
-    unsigned long to;            /* 0: none */
-    unsigned long cost;          /* in steps, with the steps from there to k */
-    uint32_t arrivals;           /* at ip[to], from where it starts */
+    unsigned long to;   /* 0: none */
+    unsigned long cost; /* in steps, with the steps from there to k */
+    uint32_t arrivals;  /* at ip[to], from where it starts */
 };
 
 /* The best of all single hops. rare[n], where not NULL: the last place that is arrived at up to 2^n times. */
-static struct hop choose_last_hop(const struct trace *known, unsigned long from, unsigned long k, uint32_t *counts,
-                                  struct hop *rare)
+static struct hop choose_last_hop(const struct trace *known, unsigned long from, unsigned long k,
+                                  uint32_t *counts, struct hop *rare)
 {
     struct hop best = {0, k - from, 0};
     memset(counts, 0, known->places * sizeof *counts);
@@ -463,6 +463,7 @@ void trace_number_places(struct trace *trace)
             place->number = TRACE_NEVER;
     }
     for (unsigned long i = 0; i < trace->length; i++)
-        trace->place[i] = table == NULL ? TRACE_NEVER : find_place(table, slots - 1, trace->ip[i], NULL)->number;
+        trace->place[i] =
+            table == NULL ? TRACE_NEVER : find_place(table, slots - 1, trace->ip[i], NULL)->number;
     free(table);
 }

@@ -14,10 +14,10 @@
  * the rest. It is exact as long as the operation goes the recorded way; the address at k tells if it did not.
  */
 struct trace {
-    unsigned long length;        /* entries in use: steps + 1 */
+    unsigned long length; /* entries in use: steps + 1 */
     unsigned long capacity;
     uint64_t *ip;
-    uint32_t *place;             /* TRACE_NEVER: arrivals are not to be counted (rep-prefixed instructions) */
+    uint32_t *place; /* TRACE_NEVER: arrivals are not to be counted (rep-prefixed instructions) */
     uint32_t places;
 };
 
@@ -26,24 +26,24 @@ struct trace {
 void trace_number_places(struct trace *trace);
 
 enum advance {
-    ADVANCE_STEPPED,             /* k instructions done, the victim is stopped */
-    ADVANCE_OVER,                /* stepkill_end was reached first */
-    ADVANCE_ASLEEP,              /* it sleeps in a system call and nothing will wake it */
-    ADVANCE_GONE,                /* it has died or exited by itself; status says how */
-    ADVANCE_ASTRAY,              /* it did not go the recorded way: repeat with single steps */
+    ADVANCE_STEPPED, /* k instructions done, the victim is stopped */
+    ADVANCE_OVER,    /* stepkill_end was reached first */
+    ADVANCE_ASLEEP,  /* it sleeps in a system call and nothing will wake it */
+    ADVANCE_GONE,    /* it has died or exited by itself; status says how */
+    ADVANCE_ASTRAY,  /* it did not go the recorded way: repeat with single steps */
 };
 
 struct tracee {
     const struct stepkill_scenario *scenario;
     void *ctx;
-    atomic_int *over;            /* shared with the victim */
+    atomic_int *over; /* shared with the victim */
     pid_t pid;
-    int status;                  /* once gone */
-    int signal;                  /* to be delivered when it is resumed */
+    int status; /* once gone */
+    int signal; /* to be delivered when it is resumed */
     bool gone, listening, unblocked, asleep;
     unsigned quiet_ticks;
-    unsigned long steps;         /* instructions since begin */
-    unsigned long traps;         /* ptrace stops it took */
+    unsigned long steps; /* instructions since begin */
+    unsigned long traps; /* ptrace stops it took */
 };
 
 bool tracer_is_possible(void);

@@ -28,7 +28,16 @@ static const char *const checks[CHECKS] = {
     [ARENA] = "nothing is left in the arena",
 };
 
-enum { SEATS = 9, LOCKS = 3, RLOCKS = 2, SECTIONS = LOCKS + RLOCKS, SEMAPHORES = 3, SHARED_BLOCKS = 8, PARTIES_MOST = 4, ROUND_MS = 1300 };
+enum {
+    SEATS = 9,
+    LOCKS = 3,
+    RLOCKS = 2,
+    SECTIONS = LOCKS + RLOCKS,
+    SEMAPHORES = 3,
+    SHARED_BLOCKS = 8,
+    PARTIES_MOST = 4,
+    ROUND_MS = 1300
+};
 
 struct section_shm {
     _Atomic uint32_t guard; /* seat + 1 of who is within */
@@ -41,7 +50,7 @@ struct section_shm {
 struct books_shm {
     struct section_shm sections[SECTIONS];
     _Atomic uint64_t holders[SEMAPHORES];
-    struct section_shm tickets;       /* count: tickets now; done: given; guard unused */
+    struct section_shm tickets; /* count: tickets now; done: given; guard unused */
     _Atomic uint64_t given[SEATS], taken[SEATS];
     _Atomic uint32_t in_tickets[SEATS];
     _Atomic uint64_t dead_in_tickets, all_deaths;
@@ -84,7 +93,8 @@ static int is_acquired(int error, int64_t deadline, const char *what)
 {
     if (error == 0 || error == BROOD_OWNER_DIED)
         return 1;
-    expect(CALLS, error == -ETIMEDOUT && deadline != BROOD_FOREVER, "%s: acquire: %d: %s", what, error, brood_error_text());
+    expect(CALLS, error == -ETIMEDOUT && deadline != BROOD_FOREVER, "%s: acquire: %d: %s", what, error,
+           brood_error_text());
     return 0;
 }
 
@@ -108,8 +118,8 @@ static void work_within(struct player *player, struct section_shm *section, int 
 {
     uint32_t before = atomic_exchange(&section->guard, player->seat + 1);
 
-    expect(EXCLUSION, before == 0 || acquired == BROOD_OWNER_DIED, "%s: seat %u comes in while seat %u is within", what, player->seat,
-           before - 1);
+    expect(EXCLUSION, before == 0 || acquired == BROOD_OWNER_DIED,
+           "%s: seat %u comes in while seat %u is within", what, player->seat, before - 1);
     bri_store_seq_cst(&section->within[player->seat], 1u);
     uint64_t count = bri_load_relaxed(&section->count);
     bri_add_relaxed(&section->done[player->seat], UINT64_C(1));
@@ -117,7 +127,8 @@ static void work_within(struct player *player, struct section_shm *section, int 
     bri_store_relaxed(&section->count, count + 1);
     bri_store_seq_cst(&section->within[player->seat], 0u);
     before = atomic_exchange(&section->guard, 0u);
-    expect(EXCLUSION, before == player->seat + 1, "%s: seat %u finds %d within when it leaves", what, player->seat, (int)before - 1);
+    expect(EXCLUSION, before == player->seat + 1, "%s: seat %u finds %d within when it leaves", what,
+           player->seat, (int)before - 1);
 }
 
 static void use_lock(struct player *player)
@@ -169,7 +180,8 @@ static void use_semaphore(struct player *player)
         return;
     uint64_t holders = bri_or_seq_cst(&books->holders[i], own) | own;
     int certain = __builtin_popcountll(holders & ~(holders >> 32) & UINT32_MAX);
-    expect(TOKENS, certain <= (int)tokens[i], "semaphore %u: %d hold one of its %u tokens", i, certain, tokens[i]);
+    expect(TOKENS, certain <= (int)tokens[i], "semaphore %u: %d hold one of its %u tokens", i, certain,
+           tokens[i]);
     dawdle(player);
     atomic_fetch_and(&books->holders[i], ~own);
     expect_0(brood_semaphore_release(semaphores[i]), "semaphore: release");
@@ -210,8 +222,8 @@ static void take_ticket(struct player *player)
         return;
     while (waited >= 0 && bri_load_relaxed(&books->tickets.count) == 0 && !is_stopping()) {
         waited = brood_condition_wait(condition, deadline);
-        expect(CALLS, waited >= 0 || (waited == -ETIMEDOUT && deadline != BROOD_FOREVER), "condition: wait: %d: %s", waited,
-               brood_error_text());
+        expect(CALLS, waited >= 0 || (waited == -ETIMEDOUT && deadline != BROOD_FOREVER),
+               "condition: wait: %d: %s", waited, brood_error_text());
     }
     if (bri_load_relaxed(&books->tickets.count) > 0)
         change_tickets(player, -1);
@@ -244,8 +256,8 @@ static void use_event(struct player *player)
         break;
     default:
         error = brood_event_wait(event, deadline);
-        expect(CALLS, error == 0 || (error == -ETIMEDOUT && deadline != BROOD_FOREVER), "event: wait: %d: %s", error,
-               brood_error_text());
+        expect(CALLS, error == 0 || (error == -ETIMEDOUT && deadline != BROOD_FOREVER), "event: wait: %d: %s",
+               error, brood_error_text());
     }
     error = brood_event_is_set(event);
     expect(CALLS, error == 0 || error == 1, "event: is_set: %d", error);
@@ -253,7 +265,8 @@ static void use_event(struct player *player)
 
 static void use_barrier(struct player *player)
 {
-    int64_t deadline = below(&player->random, 3) == 0 ? BROOD_FOREVER : brood_after_ms(5 + below(&player->random, 100));
+    int64_t deadline =
+        below(&player->random, 3) == 0 ? BROOD_FOREVER : brood_after_ms(5 + below(&player->random, 100));
 
     now_doing(player->seat, "barrier");
     int order = brood_barrier_wait(barrier, deadline);
@@ -261,8 +274,8 @@ static void use_barrier(struct player *player)
         bri_add_relaxed(&books->arrivals[order], UINT64_C(1));
         return;
     }
-    expect(ARRIVALS, order == -EPIPE || (order == -ETIMEDOUT && deadline != BROOD_FOREVER), "barrier: wait: %d: %s", order,
-           brood_error_text());
+    expect(ARRIVALS, order == -EPIPE || (order == -ETIMEDOUT && deadline != BROOD_FOREVER),
+           "barrier: wait: %d: %s", order, brood_error_text());
     bri_add_relaxed(&books->breaks, UINT64_C(1));
     if (!is_stopping() && brood_barrier_is_broken(barrier) == 1)
         expect_0(brood_barrier_reset(barrier), "barrier: reset");
@@ -284,7 +297,8 @@ static uint64_t *make_block(struct player *player)
     int error = brood_alloc(words * sizeof(uint64_t), &memory);
 
     if (error < 0) {
-        complain(CALLS, "brood_alloc of %llu words: %d: %s", (unsigned long long)words, error, brood_error_text());
+        complain(CALLS, "brood_alloc of %llu words: %d: %s", (unsigned long long)words, error,
+                 brood_error_text());
         return NULL;
     }
     uint64_t *block = memory;
@@ -304,7 +318,8 @@ static void check_block(const uint64_t *block)
 {
     for (uint64_t i = 2; i < block[1]; i++)
         if (block[i] != pattern_of(block, i)) {
-            complain(MEMORY, "word %llu of a block of %llu is not what was written", (unsigned long long)i, (unsigned long long)block[1]);
+            complain(MEMORY, "word %llu of a block of %llu is not what was written", (unsigned long long)i,
+                     (unsigned long long)block[1]);
             return;
         }
 }
@@ -312,7 +327,8 @@ static void check_block(const uint64_t *block)
 static void use_memory(struct player *player)
 {
     now_doing(player->seat, "memory");
-    bri_store_seq_cst(&notes_of(player->seat)->uncertain, 2u); /* the new one, and the one taken from the table */
+    bri_store_seq_cst(&notes_of(player->seat)->uncertain,
+                      2u); /* the new one, and the one taken from the table */
     uint64_t *block = make_block(player);
     if (block != NULL)
         block = atomic_exchange(&books->blocks[below(&player->random, SHARED_BLOCKS)], block);
@@ -327,8 +343,9 @@ static void use_memory(struct player *player)
 
 static void play(uint32_t seat, uint32_t life, uint64_t random)
 {
-    static void (*const uses[])(struct player *player) = {use_lock,  use_lock,      use_rlock,     use_semaphore, use_semaphore,
-                                                          use_event, use_condition, use_condition, use_barrier,   use_memory};
+    static void (*const uses[])(struct player * player) = {
+        use_lock,  use_lock,      use_rlock,     use_semaphore, use_semaphore,
+        use_event, use_condition, use_condition, use_barrier,   use_memory};
     struct player player = {.seat = seat, .random = random};
 
     (void)life;
@@ -351,7 +368,8 @@ static void make_objects(void)
         error |= brood_rlock_create(&rlocks[i]);
     for (uint32_t i = 0; i < SEMAPHORES; i++) {
         tokens[i] = 1 + below(&stress.random, 4);
-        error |= i % 2 ? brood_semaphore_create(tokens[i], &semaphores[i]) : brood_semaphore_create_bounded(tokens[i], &semaphores[i]);
+        error |= i % 2 ? brood_semaphore_create(tokens[i], &semaphores[i])
+                       : brood_semaphore_create_bounded(tokens[i], &semaphores[i]);
     }
     error |= brood_condition_create(NULL, &condition);
     error |= brood_event_create(&event);
@@ -365,7 +383,8 @@ static void settle_books(uint32_t seat)
     for (uint32_t i = 0; i < SEMAPHORES; i++)
         atomic_fetch_and(&books->holders[i], ~(UINT64_C(0x100000001) << seat));
     for (uint32_t i = 0; i < SECTIONS; i++)
-        bri_add_relaxed(&books->sections[i].dead_within, (uint64_t)atomic_exchange(&books->sections[i].within[seat], 0u));
+        bri_add_relaxed(&books->sections[i].dead_within,
+                        (uint64_t)atomic_exchange(&books->sections[i].within[seat], 0u));
     bri_add_relaxed(&books->dead_in_tickets, (uint64_t)atomic_exchange(&books->in_tickets[seat], 0u));
     bri_add_relaxed(&books->all_deaths, UINT64_C(1));
 }
@@ -389,7 +408,8 @@ static void help(void)
     struct player player = {.seat = 0};
 
     expect_0(brood_event_set(event), "event: set");
-    if (!is_acquired(brood_condition_acquire(condition, brood_after_ms(ENDS_WITHIN_MS)), BROOD_FOREVER, "the controller's condition"))
+    if (!is_acquired(brood_condition_acquire(condition, brood_after_ms(ENDS_WITHIN_MS)), BROOD_FOREVER,
+                     "the controller's condition"))
         return;
     uint64_t tickets = bri_load_relaxed(&books->tickets.count);
     bri_add_relaxed(&books->tickets.done[player.seat], UINT64_C(1));
@@ -425,23 +445,28 @@ static void check_sections(void)
 {
     for (uint32_t i = 0; i < SECTIONS; i++) {
         struct section_shm *section = &books->sections[i];
-        uint64_t done = 0, count = bri_load_relaxed(&section->count), dead = bri_load_relaxed(&section->dead_within);
+        uint64_t done = 0, count = bri_load_relaxed(&section->count),
+                 dead = bri_load_relaxed(&section->dead_within);
         for (uint32_t seat = 0; seat < SEATS; seat++)
             done += bri_load_relaxed(&section->done[seat]);
-        expect(COUNTS, count <= done && done <= count + dead, "section %u: count is %llu, done %llu times, %llu died within", i,
-               (unsigned long long)count, (unsigned long long)done, (unsigned long long)dead);
+        expect(COUNTS, count <= done && done <= count + dead,
+               "section %u: count is %llu, done %llu times, %llu died within", i, (unsigned long long)count,
+               (unsigned long long)done, (unsigned long long)dead);
     }
 }
 
 static void check_tickets(void)
 {
-    int64_t balance = (int64_t)bri_load_relaxed(&books->tickets.done[0]), count = (int64_t)bri_load_relaxed(&books->tickets.count);
+    int64_t balance = (int64_t)bri_load_relaxed(&books->tickets.done[0]),
+            count = (int64_t)bri_load_relaxed(&books->tickets.count);
     int64_t dead = (int64_t)bri_load_relaxed(&books->dead_in_tickets);
 
     for (uint32_t seat = 0; seat < SEATS; seat++)
-        balance += (int64_t)bri_load_relaxed(&books->given[seat]) - (int64_t)bri_load_relaxed(&books->taken[seat]);
-    expect(TICKETS, count >= 0 && llabs(balance - count) <= dead, "%lld tickets are there, %lld should be, %lld died within", (long long)count,
-           (long long)balance, (long long)dead);
+        balance +=
+            (int64_t)bri_load_relaxed(&books->given[seat]) - (int64_t)bri_load_relaxed(&books->taken[seat]);
+    expect(TICKETS, count >= 0 && llabs(balance - count) <= dead,
+           "%lld tickets are there, %lld should be, %lld died within", (long long)count, (long long)balance,
+           (long long)dead);
 }
 
 static void check_arrivals(void)
@@ -453,8 +478,9 @@ static void check_arrivals(void)
         least = times < least ? times : least;
         most = times > most ? times : most;
     }
-    expect(ARRIVALS, most - least <= deaths, "orders of arrival were given out %llu to %llu times, with %llu deaths",
-           (unsigned long long)least, (unsigned long long)most, (unsigned long long)deaths);
+    expect(ARRIVALS, most - least <= deaths,
+           "orders of arrival were given out %llu to %llu times, with %llu deaths", (unsigned long long)least,
+           (unsigned long long)most, (unsigned long long)deaths);
 }
 
 static void free_blocks(void)
@@ -469,7 +495,8 @@ static void free_blocks(void)
         }
     }
     bri_heap_walk(free_user_block, &forgotten);
-    expect(MEMORY, forgotten <= lost_blocks, "%u blocks were lost, the dead may have lost %u", forgotten, lost_blocks);
+    expect(MEMORY, forgotten <= lost_blocks, "%u blocks were lost, the dead may have lost %u", forgotten,
+           lost_blocks);
 }
 
 static void destroy_objects(void)
@@ -480,7 +507,8 @@ static void destroy_objects(void)
         expect_0(brood_rlock_destroy(rlocks[i]), "rlock: destroy");
     for (uint32_t i = 0; i < SEMAPHORES; i++) {
         int value = brood_semaphore_value(semaphores[i]);
-        expect(TOKENS, value == (int)tokens[i], "semaphore %u of %u tokens has %d at the end", i, tokens[i], value);
+        expect(TOKENS, value == (int)tokens[i], "semaphore %u of %u tokens has %d at the end", i, tokens[i],
+               value);
         expect_0(brood_semaphore_destroy(semaphores[i]), "semaphore: destroy");
     }
     expect_0(brood_condition_destroy(condition), "condition: destroy");

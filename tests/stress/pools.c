@@ -23,7 +23,17 @@ static const char *const checks[CHECKS] = {
     [ARENA] = "nothing is left in the arena",
 };
 
-enum { REGIONS_EACH = 32, REGIONS = 64 * REGIONS_EACH, ITEMS = 300, WORKERS_MOST = 4, ROUND_MS = 1300, WITHIN_MS = 30000, OWNERS = 2, REPLY_MOST = 9000, BATCH = 3 };
+enum {
+    REGIONS_EACH = 32,
+    REGIONS = 64 * REGIONS_EACH,
+    ITEMS = 300,
+    WORKERS_MOST = 4,
+    ROUND_MS = 1300,
+    WITHIN_MS = 30000,
+    OWNERS = 2,
+    REPLY_MOST = 9000,
+    BATCH = 3
+};
 
 enum errand { WORK, SPIN, NAP, FAIL, RETURN_CODE, ALLOCATE, DIE_BY_KILL, DIE_BY_FAULT, DIE_BY_EXIT };
 enum { EXIT_CODE = 7 };
@@ -41,15 +51,16 @@ struct life_shm {
 
 struct books_shm {
     struct life_shm lives[REGIONS][ITEMS];
-    _Atomic uint32_t killed;             /* workers, by the killer; a supervisor counts for all of its workers */
+    _Atomic uint32_t killed; /* workers, by the killer; a supervisor counts for all of its workers */
     _Atomic uint32_t supervisors_killed;
-    _Atomic uint32_t died;               /* items that were not told to */
+    _Atomic uint32_t died; /* items that were not told to */
     _Atomic uint32_t killer_may_go;
 };
 
 static struct books_shm *books;
 static brood_pool *pool;
-static uint32_t workers, regions_used, first_region; /* each owner has regions of its own, and leaves jobs behind when it is killed */
+static uint32_t workers, regions_used,
+    first_region; /* each owner has regions of its own, and leaves jobs behind when it is killed */
 static uint64_t all_items, all_deaths;
 
 /* --- tasks --- */
@@ -199,7 +210,8 @@ static void check_error(const struct item *item, const brood_outcome *outcome)
     if (item->errand == FAIL)
         snprintf(text, sizeof text, "item %u", item->index);
     expect(OUTCOMES, is_told_to_fail(item) && outcome->code == code && strcmp(outcome->text, text) == 0,
-           "item %u of errand %u failed with %d, \"%s\"", item->index, item->errand, outcome->code, outcome->text);
+           "item %u of errand %u failed with %d, \"%s\"", item->index, item->errand, outcome->code,
+           outcome->text);
 }
 
 static int died_as_told(const struct item *item, const brood_outcome *outcome)
@@ -218,14 +230,17 @@ static int died_as_told(const struct item *item, const brood_outcome *outcome)
 
 static void check_death(const struct item *item, const brood_outcome *outcome)
 {
-    int is_unknown = outcome->signal == 0 && outcome->exit_code == -1 && bri_load_relaxed(&books->supervisors_killed) > 0;
+    int is_unknown =
+        outcome->signal == 0 && outcome->exit_code == -1 && bri_load_relaxed(&books->supervisors_killed) > 0;
 
-    expect(OUTCOMES, outcome->pid > 0 && outcome->text[0] != '\0', "item %u died, pid %d, \"%s\"", item->index, outcome->pid, outcome->text);
+    expect(OUTCOMES, outcome->pid > 0 && outcome->text[0] != '\0', "item %u died, pid %d, \"%s\"",
+           item->index, outcome->pid, outcome->text);
     if (died_as_told(item, outcome))
         return;
     bri_add_relaxed(&books->died, 1u);
-    expect(DEATHS, outcome->signal == SIGKILL || is_unknown, "item %u of errand %u died of signal %d, exit code %d", item->index,
-           item->errand, outcome->signal, outcome->exit_code);
+    expect(DEATHS, outcome->signal == SIGKILL || is_unknown,
+           "item %u of errand %u died of signal %d, exit code %d", item->index, item->errand, outcome->signal,
+           outcome->exit_code);
 }
 
 static void check_outcome(const struct item *item, const brood_outcome *outcome, int may_be_cancelled)
@@ -233,11 +248,14 @@ static void check_outcome(const struct item *item, const brood_outcome *outcome,
     struct life_shm *life = &books->lives[item->region][item->index];
 
     all_items++;
-    expect(ONCE, bri_load_relaxed(&life->begun) <= 1, "item %u was begun %u times", item->index, bri_load_relaxed(&life->begun));
+    expect(ONCE, bri_load_relaxed(&life->begun) <= 1, "item %u was begun %u times", item->index,
+           bri_load_relaxed(&life->begun));
     switch (outcome->kind) {
     case BROOD_VALUE:
-        expect(OUTCOMES, bri_load_relaxed(&life->ended) == 1 && !is_told_to_die(item) && !is_told_to_fail(item),
-               "item %u of errand %u has a value, ended %u times", item->index, item->errand, bri_load_relaxed(&life->ended));
+        expect(OUTCOMES,
+               bri_load_relaxed(&life->ended) == 1 && !is_told_to_die(item) && !is_told_to_fail(item),
+               "item %u of errand %u has a value, ended %u times", item->index, item->errand,
+               bri_load_relaxed(&life->ended));
         break;
     case BROOD_ERROR:
         check_error(item, outcome);
@@ -247,9 +265,10 @@ static void check_outcome(const struct item *item, const brood_outcome *outcome,
         check_death(item, outcome);
         break;
     default:
-        expect(OUTCOMES, outcome->kind == BROOD_CANCELLED && may_be_cancelled && bri_load_relaxed(&life->begun) == 0,
-               "item %u of errand %u is of outcome %d, begun %u times", item->index, item->errand, outcome->kind,
-               bri_load_relaxed(&life->begun));
+        expect(OUTCOMES,
+               outcome->kind == BROOD_CANCELLED && may_be_cancelled && bri_load_relaxed(&life->begun) == 0,
+               "item %u of errand %u is of outcome %d, begun %u times", item->index, item->errand,
+               outcome->kind, bri_load_relaxed(&life->begun));
     }
 }
 
@@ -259,9 +278,11 @@ static void check_value(const struct item *item, uint64_t value)
 
     if (item->errand == ALLOCATE) {
         memcpy(&found, (const void *)(uintptr_t)value, sizeof found); /* NOLINT(performance-no-int-to-ptr) */
-        expect_0(brood_free((void *)(uintptr_t)value), "brood_free of a task's block"); /* NOLINT(performance-no-int-to-ptr) */
+        expect_0(brood_free((void *)(uintptr_t)value),
+                 "brood_free of a task's block"); /* NOLINT(performance-no-int-to-ptr) */
     }
-    expect(VALUES, found == value_of(item), "item %u of errand %u has a wrong value", item->index, item->errand);
+    expect(VALUES, found == value_of(item), "item %u of errand %u has a wrong value", item->index,
+           item->errand);
 }
 
 static void check_reply(const struct item *item, const brood_message *reply)
@@ -271,7 +292,8 @@ static void check_reply(const struct item *item, const brood_message *reply)
 
     for (uint32_t i = 0; right && i < item->bytes; i++)
         right = bytes[i] == (uint8_t)(value_of(item) + i);
-    expect(VALUES, right, "item %u has a wrong reply of %zu bytes instead of %u", item->index, reply->bytes, item->bytes);
+    expect(VALUES, right, "item %u has a wrong reply of %zu bytes instead of %u", item->index, reply->bytes,
+           item->bytes);
 }
 
 /* --- jobs --- */
@@ -304,7 +326,8 @@ static void make_items(struct batch *batch, int may_allocate)
 
     *batch = (struct batch){.count = 1 + below(&stress.random, most[below(&stress.random, 3)])};
     for (uint32_t i = 0; i < batch->count; i++) {
-        batch->items[i] = (struct item){region, i, choose_errand(may_allocate), below(&stress.random, REPLY_MOST), next_random(&stress.random)};
+        batch->items[i] = (struct item){region, i, choose_errand(may_allocate),
+                                        below(&stress.random, REPLY_MOST), next_random(&stress.random)};
         bri_store_relaxed(&books->lives[region][i].begun, (uint16_t)0);
         bri_store_relaxed(&books->lives[region][i].ended, (uint16_t)0);
     }
@@ -314,7 +337,8 @@ static const brood_map_options *choose_chunk(void)
 {
     static brood_map_options options;
 
-    options = (brood_map_options){sizeof options, below(&stress.random, 2) ? 0 : 1 + below(&stress.random, 20)};
+    options =
+        (brood_map_options){sizeof options, below(&stress.random, 2) ? 0 : 1 + below(&stress.random, 20)};
     return &options;
 }
 
@@ -328,12 +352,14 @@ static void submit(struct batch *batch, int is_bytes, int may_allocate)
     for (uint32_t i = 0; i < batch->count; i++)
         messages[i] = (brood_message){&batch->items[i], sizeof batch->items[i]};
     if (is_bytes)
-        error = brood_pool_map_bytes_async(pool, run_bytes, messages, batch->count, choose_chunk(), &batch->result);
+        error = brood_pool_map_bytes_async(pool, run_bytes, messages, batch->count, choose_chunk(),
+                                           &batch->result);
     else if (batch->count == 1)
-        error = brood_pool_apply_async(pool, run_fixed, batch->items, sizeof batch->items[0], sizeof(uint64_t), &batch->result);
+        error = brood_pool_apply_async(pool, run_fixed, batch->items, sizeof batch->items[0],
+                                       sizeof(uint64_t), &batch->result);
     else
-        error = brood_pool_map_async(pool, run_fixed, batch->items, sizeof batch->items[0], sizeof(uint64_t), batch->count, choose_chunk(),
-                                     &batch->result);
+        error = brood_pool_map_async(pool, run_fixed, batch->items, sizeof batch->items[0], sizeof(uint64_t),
+                                     batch->count, choose_chunk(), &batch->result);
     expect_0(error, "submit");
     if (error < 0)
         batch->result = NULL;
@@ -367,15 +393,20 @@ static void collect(struct batch *batch)
         return;
     int error = brood_result_wait(batch->result, brood_after_ms(WITHIN_MS));
     if (error < 0) {
-        complain(OUTCOMES, "a job of %u items is not done after %d ms: %d: %s", batch->count, WITHIN_MS, error, brood_error_text());
+        complain(OUTCOMES, "a job of %u items is not done after %d ms: %d: %s", batch->count, WITHIN_MS,
+                 error, brood_error_text());
         brood_pool_dump(pool, STDOUT_FILENO);
     } else {
-        error = brood_result_get(batch->result, batch->is_bytes ? NULL : values, batch->is_bytes ? 0 : sizeof values, BROOD_NOW);
-        expect(CALLS, error == 0 || error == -EREMOTEIO || error == -EOWNERDEAD || (error == -ECANCELED && batch->is_cancelled),
+        error = brood_result_get(batch->result, batch->is_bytes ? NULL : values,
+                                 batch->is_bytes ? 0 : sizeof values, BROOD_NOW);
+        expect(CALLS,
+               error == 0 || error == -EREMOTEIO || error == -EOWNERDEAD ||
+                   (error == -ECANCELED && batch->is_cancelled),
                "brood_result_get: %d: %s", error, brood_error_text());
         for (uint32_t i = 0; i < batch->count; i++)
             check_item(batch, i, values);
-        expect(OUTCOMES, batch->cancelled == 0 || !batch->is_cancelled, "%lld items too many were said to be cancelled", (long long)batch->cancelled);
+        expect(OUTCOMES, batch->cancelled == 0 || !batch->is_cancelled,
+               "%lld items too many were said to be cancelled", (long long)batch->cancelled);
     }
     expect_0(brood_result_destroy(batch->result), "brood_result_destroy");
 }
@@ -414,15 +445,18 @@ static void play_map(void)
 
     make_items(&batch, 0);
     memset(values, 0, sizeof values);
-    int error = brood_pool_map(pool, run_fixed, batch.items, sizeof batch.items[0], values, sizeof values[0], batch.count, choose_chunk());
+    int error = brood_pool_map(pool, run_fixed, batch.items, sizeof batch.items[0], values, sizeof values[0],
+                               batch.count, choose_chunk());
     for (uint32_t i = 0; i < batch.count; i++) {
         int fails = is_told_to_die(&batch.items[i]) || is_told_to_fail(&batch.items[i]);
         failing += (uint32_t)fails;
         lacking += !fails && values[i] != value_of(&batch.items[i]);
     }
     all_items += batch.count;
-    expect(OUTCOMES, error == -EREMOTEIO || error == -EOWNERDEAD || (error == 0 && failing == 0 && lacking == 0),
-           "brood_pool_map of %u items, %u of them to fail: %d: %s", batch.count, failing, error, brood_error_text());
+    expect(OUTCOMES,
+           error == -EREMOTEIO || error == -EOWNERDEAD || (error == 0 && failing == 0 && lacking == 0),
+           "brood_pool_map of %u items, %u of them to fail: %d: %s", batch.count, failing, error,
+           brood_error_text());
     bri_add_relaxed(&books->died, lacking);
 }
 
@@ -453,21 +487,31 @@ static void play_stream(void)
                            : brood_pool_imap_unordered(pool, run_bytes, next_item, &batch, options, &stream);
     expect_0(error, "imap");
     uint32_t stop_at = below(&stress.random, 4) == 0 ? below(&stress.random, batch.count) : UINT32_MAX;
-    while (error == 0 && expected < stop_at && (got = brood_stream_next(stream, &item, brood_after_ms(WITHIN_MS))) == 1) {
-        expect(VALUES, item.index < batch.count && !seen[item.index]++ && (!is_ordered || item.index == expected),
+    while (error == 0 && expected < stop_at &&
+           (got = brood_stream_next(stream, &item, brood_after_ms(WITHIN_MS))) == 1) {
+        expect(VALUES,
+               item.index < batch.count && !seen[item.index]++ && (!is_ordered || item.index == expected),
                "a stream gives item %zu as number %zu", item.index, expected);
         check_outcome(&batch.items[item.index], &item.outcome, 0);
         if (item.outcome.kind == BROOD_VALUE)
             check_reply(&batch.items[item.index], &item.reply);
         expected++;
     }
-    expect(OUTCOMES, got == 1 || (got == 0 && expected == batch.count), "a stream ends with %d after %zu of %u items: %s", got, expected,
-           batch.count, brood_error_text());
+    expect(OUTCOMES, got == 1 || (got == 0 && expected == batch.count),
+           "a stream ends with %d after %zu of %u items: %s", got, expected, batch.count, brood_error_text());
     if (error == 0)
         expect_0(brood_stream_destroy(stream), "brood_stream_destroy");
 }
 
 /* --- killers and owners to be killed --- */
+
+/* A pool gives up when its workers die one after the other without having done anything: rightly so. */
+static int has_worked(uint32_t index)
+{
+    struct bri_seat_shm *seat = bri_pool_seat(pool->shared, index);
+
+    return bri_load_relaxed(&seat->items) != seat->items_at_birth;
+}
 
 /* A pid that is a worker's after its descriptor was opened was a worker's then. */
 static int kill_worker(uint32_t index)
@@ -504,7 +548,9 @@ static void *kill_now_and_then(void *argument)
 
     while (!bri_load_acquire(&books->killer_may_go)) {
         pause_us(5000 + below(&random, 30000));
-        kill_worker(below(&random, workers));
+        uint32_t victim = below(&random, workers);
+        if (has_worked(victim) || below(&random, 4) == 0)
+            kill_worker(victim);
         if (kills_supervisors && below(&random, 40) == 0 && bri_load_relaxed(&books->supervisors_killed) < 3)
             kill_supervisor();
         if (below(&random, 10) == 0)
@@ -551,7 +597,8 @@ static void create_pool(void)
     uint32_t tasks = below(&stress.random, 3) == 0 ? 1 + below(&stress.random, 30) : 0;
 
     workers = 1 + below(&stress.random, WORKERS_MOST);
-    int error = brood_pool_create(BROOD_POOL_OPTIONS(.workers = workers, .tasks_per_worker = tasks, .grace_ms = 100), &pool);
+    int error = brood_pool_create(
+        BROOD_POOL_OPTIONS(.workers = workers, .tasks_per_worker = tasks, .grace_ms = 100), &pool);
     if (error < 0) {
         complain(CALLS, "brood_pool_create: %d: %s", error, brood_error_text());
         pool = NULL;
@@ -634,7 +681,8 @@ static void play_round(void)
     bri_store_release(&stress.shared->stop, 1u);
     await_seats(nothing, no_books);
     uint32_t died = bri_load_relaxed(&books->died), killed = bri_load_relaxed(&books->killed);
-    expect(DEATHS, died <= killed, "%u items died that were not told to, %u workers were killed", died, killed);
+    expect(DEATHS, died <= killed, "%u items died that were not told to, %u workers were killed", died,
+           killed);
     stress.deaths += killed;
     check_processes(PROCESSES);
     check_arena(ARENA);
@@ -647,6 +695,7 @@ int main(int count, char **arguments)
     stress.play = play_owner;
     stress.seats_count = OWNERS;
     int failed = run_rounds(play_round);
-    printf("# %llu items, %llu of which died\n", (unsigned long long)all_items, (unsigned long long)all_deaths);
+    printf("# %llu items, %llu of which died\n", (unsigned long long)all_items,
+           (unsigned long long)all_deaths);
     return failed;
 }

@@ -61,7 +61,8 @@ static uint64_t all_messages;
 
 static uint64_t word_of(const struct header *header, uint64_t i)
 {
-    return ((uint64_t)header->life << 40) ^ ((uint64_t)header->sequence << 20) ^ (i * UINT64_C(0x9e3779b97f4a7c15));
+    return ((uint64_t)header->life << 40) ^ ((uint64_t)header->sequence << 20) ^
+           (i * UINT64_C(0x9e3779b97f4a7c15));
 }
 
 static void write_message(void *memory, const struct header *header)
@@ -110,18 +111,20 @@ static void note_message(struct consumer *consumer, const brood_message *message
         return;
     }
     memcpy(&header, message->data, sizeof header);
-    if (header.life >= LIVES || header.sequence >= SEQUENCES || header.bytes != message->bytes || !is_whole(message->data, &header)) {
-        complain(CONTENT, "queue %u: message %u of %u, %zu bytes (%llu), is not whole", consumer->queue, header.sequence, header.life,
-                 message->bytes, (unsigned long long)header.bytes);
+    if (header.life >= LIVES || header.sequence >= SEQUENCES || header.bytes != message->bytes ||
+        !is_whole(message->data, &header)) {
+        complain(CONTENT, "queue %u: message %u of %u, %zu bytes (%llu), is not whole", consumer->queue,
+                 header.sequence, header.life, message->bytes, (unsigned long long)header.bytes);
         return;
     }
     struct stream_shm *stream = &books->streams[header.life][consumer->queue];
     uint64_t bit = UINT64_C(1) << (header.sequence % 64);
-    expect(TAKEN, !(bri_or_seq_cst(&stream->taken[header.sequence / 64], bit) & bit), "queue %u: message %u of %u is taken twice",
-           consumer->queue, header.sequence, header.life);
+    expect(TAKEN, !(bri_or_seq_cst(&stream->taken[header.sequence / 64], bit) & bit),
+           "queue %u: message %u of %u is taken twice", consumer->queue, header.sequence, header.life);
     bri_add_relaxed(&books->noted[consumer->queue], UINT64_C(1));
-    expect(ORDER, consumer->last[header.life] < (int64_t)header.sequence, "queue %u: message %u of %u comes after %lld", consumer->queue,
-           header.sequence, header.life, (long long)consumer->last[header.life]);
+    expect(ORDER, consumer->last[header.life] < (int64_t)header.sequence,
+           "queue %u: message %u of %u comes after %lld", consumer->queue, header.sequence, header.life,
+           (long long)consumer->last[header.life]);
     consumer->last[header.life] = header.sequence;
 }
 
@@ -169,7 +172,8 @@ static int take_many(struct consumer *consumer, int64_t deadline)
     uint32_t count = 1 + below(&consumer->random, MANY);
 
     begin_call(consumer, count, "get_many");
-    int taken = brood_queue_get_many(queues[consumer->queue], consumer->buffer, LONGEST, messages, count, deadline);
+    int taken =
+        brood_queue_get_many(queues[consumer->queue], consumer->buffer, LONGEST, messages, count, deadline);
     for (int i = 0; i < taken; i++)
         note_message(consumer, &messages[i]);
     end_call(consumer);
@@ -260,7 +264,8 @@ static struct header next_header(struct producer *producer, uint32_t queue, uint
 {
     struct stream_shm *stream = &books->streams[producer->life][queue];
 
-    return (struct header){producer->life, bri_load_relaxed(&stream->put) + ahead, choose_bytes(queue, &producer->random)};
+    return (struct header){producer->life, bri_load_relaxed(&stream->put) + ahead,
+                           choose_bytes(queue, &producer->random)};
 }
 
 static void begin_put(struct producer *producer, uint32_t queue, uint32_t count, const char *what)
@@ -320,7 +325,8 @@ static void put_reserved(struct producer *producer, uint32_t queue, int64_t dead
     }
     write_message(message.data, &header);
     begin_put(producer, queue, 1, "commit");
-    error = below(&producer->random, 8) == 0 ? -ETIMEDOUT : brood_queue_commit(queues[queue], &message, deadline);
+    error =
+        below(&producer->random, 8) == 0 ? -ETIMEDOUT : brood_queue_commit(queues[queue], &message, deadline);
     end_put(producer, queue, error == 0 ? 1 : error);
     if (error < 0) {
         error = brood_queue_abandon(queues[queue], &message);
@@ -338,7 +344,8 @@ static int is_full(const struct producer *producer)
 
 static void produce(uint32_t seat, uint32_t life, uint64_t random)
 {
-    struct producer producer = {.seat = seat, .life = life, .random = random, .buffer = malloc((size_t)MANY * LONGEST)};
+    struct producer producer = {
+        .seat = seat, .life = life, .random = random, .buffer = malloc((size_t)MANY * LONGEST)};
 
     if (producer.buffer == NULL)
         abort();
@@ -381,7 +388,8 @@ static void make_queues(void)
         uint64_t bytes = below(&stress.random, 3) == 0 ? LONGEST + below(&stress.random, 200000) : 0;
         static const uint32_t lengths[] = {200, 4200, 20000, LONGEST};
         longest[i] = lengths[below(&stress.random, 4)];
-        int error = brood_queue_create(BROOD_QUEUE_OPTIONS(.max_messages = messages, .max_bytes = bytes), &queues[i]);
+        int error =
+            brood_queue_create(BROOD_QUEUE_OPTIONS(.max_messages = messages, .max_bytes = bytes), &queues[i]);
         if (error < 0)
             complain(CALLS, "brood_queue_create: %d: %s", error, brood_error_text());
     }
@@ -464,9 +472,11 @@ static void check_queue(uint32_t queue)
 
     for (uint32_t life = 0; life < stress.next_life; life++)
         missing += missing_of(&books->streams[life][queue], life, queue);
-    expect(TAKEN, missing <= uncertain, "queue %u: %llu messages were lost, while the dead may have taken %llu", queue,
+    expect(TAKEN, missing <= uncertain,
+           "queue %u: %llu messages were lost, while the dead may have taken %llu", queue,
            (unsigned long long)missing, (unsigned long long)uncertain);
-    expect(TAKEN, brood_queue_size(queues[queue]) == 0, "queue %u: size is %lld", queue, (long long)brood_queue_size(queues[queue]));
+    expect(TAKEN, brood_queue_size(queues[queue]) == 0, "queue %u: size is %lld", queue,
+           (long long)brood_queue_size(queues[queue]));
     all_messages += bri_load_relaxed(&books->noted[queue]);
 }
 

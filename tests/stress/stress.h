@@ -40,7 +40,14 @@
 #include "brood.h"
 #include "heap/heap.h"
 
-enum { SEATS_MAX = 32, CHECKS_MAX = 16, COMPLAINTS_MAX = 12, LEFT_MOST = 10, ENDS_WITHIN_MS = 20000, HANGS_AFTER_S = 90 };
+enum {
+    SEATS_MAX = 32,
+    CHECKS_MAX = 16,
+    COMPLAINTS_MAX = 12,
+    LEFT_MOST = 10,
+    ENDS_WITHIN_MS = 20000,
+    HANGS_AFTER_S = 90
+};
 
 /* --- random --- */
 
@@ -63,9 +70,10 @@ static inline uint32_t below(uint64_t *state, uint32_t bound)
 /* --- the run --- */
 
 struct seat_shm {
-    _Atomic bri_name name;       /* of the process in it, once it has joined */
-    _Atomic uint32_t uncertain;  /* what its call in progress may have done without a note of it */
-    const char *_Atomic doing;   /* for the one who looks at a hang; the string lies in the program, at the same address for all */
+    _Atomic bri_name name;      /* of the process in it, once it has joined */
+    _Atomic uint32_t uncertain; /* what its call in progress may have done without a note of it */
+    const char *_Atomic
+        doing; /* for the one who looks at a hang; the string lies in the program, at the same address for all */
 };
 
 struct run_shm {
@@ -104,7 +112,8 @@ static struct stress stress;
 
 static inline void *shared_pages(size_t bytes)
 {
-    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *memory =
+        mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
     if (memory == MAP_FAILED) {
         perror("mmap");
@@ -122,7 +131,8 @@ __attribute__((format(printf, 2, 3))) static inline void complain(uint32_t check
     bri_add_relaxed(&stress.shared->failed[check], 1u);
     if (bri_add_relaxed(&stress.shared->complaints, 1u) >= COMPLAINTS_MAX)
         return;
-    int length = snprintf(text, sizeof text, "# seed %llu, round %u: ", (unsigned long long)stress.seed, stress.round);
+    int length =
+        snprintf(text, sizeof text, "# seed %llu, round %u: ", (unsigned long long)stress.seed, stress.round);
     va_start(arguments, format);
     length += vsnprintf(text + length, sizeof text - (size_t)length - 1, format, arguments);
     va_end(arguments);
@@ -209,7 +219,8 @@ static inline void fill_seat(uint32_t index)
     if (below(&stress.random, 2)) {
         fork_by_hand(seat, &birth);
     } else {
-        int error = brood_process_start(live, &birth, BROOD_PROCESS_OPTIONS(.daemon = daemon), &seat->process);
+        int error =
+            brood_process_start(live, &birth, BROOD_PROCESS_OPTIONS(.daemon = daemon), &seat->process);
         if (error < 0)
             complain(0, "brood_process_start: %d: %s", error, brood_error_text());
         else
@@ -235,7 +246,8 @@ static inline uint32_t uncertain_in(uint32_t index)
 static inline void check_status(uint32_t index, int killed, int status)
 {
     if (status != 0 && !(killed && status == -SIGKILL))
-        complain(0, "the process in seat %u (%s) ended with %d", index, bri_load_relaxed(&notes_of(index)->doing), status);
+        complain(0, "the process in seat %u (%s) ended with %d", index,
+                 bri_load_relaxed(&notes_of(index)->doing), status);
 }
 
 /* 1 once the process in the seat has ended; it is empty then. */
@@ -304,8 +316,8 @@ static inline void kill_seat(uint32_t index)
 
 static inline void say_where(uint32_t index)
 {
-    complain(0, "the process in seat %u (pid %d) does not end, but does: %s", index, (int)stress.seats[index].pid,
-             bri_load_relaxed(&notes_of(index)->doing));
+    complain(0, "the process in seat %u (pid %d) does not end, but does: %s", index,
+             (int)stress.seats[index].pid, bri_load_relaxed(&notes_of(index)->doing));
     if (getenv("BROOD_STRESS_STOP") != NULL) {
         printf("# stopped for a debugger: pid %d of %d\n", (int)stress.seats[index].pid, (int)getpid());
         fflush(stdout);
@@ -355,13 +367,16 @@ static inline brood_arena_stats stats_now(void)
 
 static inline void print_block(struct bri_block_shm *block, uint64_t tag, void *argument)
 {
-    static const char *const kinds[BRI_KINDS] = {"none",  "lock",   "rlock", "semaphore", "condition", "event",   "barrier", "queue", "ledger",
-                                                 "user",  "segment", "message", "process", "pool",      "job",     "data",    "failure", "reply"};
+    static const char *const kinds[BRI_KINDS] = {
+        "none", "lock",    "rlock",   "semaphore", "condition", "event", "barrier", "queue",   "ledger",
+        "user", "segment", "message", "process",   "pool",      "job",   "data",    "failure", "reply"};
 
     if (++*(uint32_t *)argument <= LEFT_MOST)
         printf("#   a %s of %llu bytes at %llu, owner %x, aux %llx %llx %llx\n", kinds[bri_tag_kind(tag)],
-               (unsigned long long)bri_load_relaxed(&block->bytes), (unsigned long long)bri_offset_of(bri_payload_of(block)), bri_tag_owner(tag),
-               (unsigned long long)bri_load_relaxed(&block->aux[0]), (unsigned long long)bri_load_relaxed(&block->aux[1]),
+               (unsigned long long)bri_load_relaxed(&block->bytes),
+               (unsigned long long)bri_offset_of(bri_payload_of(block)), bri_tag_owner(tag),
+               (unsigned long long)bri_load_relaxed(&block->aux[0]),
+               (unsigned long long)bri_load_relaxed(&block->aux[1]),
                (unsigned long long)bri_load_relaxed(&block->aux[2]));
 }
 
@@ -469,7 +484,8 @@ static inline _Noreturn void say_usage(int status)
 {
     fprintf(status == 0 ? stdout : stderr,
             "usage: %s [--seed N] [--seconds N]\n"
-            "  --seed N     the same rounds, objects and victims as the run that printed N; default: from getrandom(2)\n"
+            "  --seed N     the same rounds, objects and victims as the run that printed N; default: from "
+            "getrandom(2)\n"
             "  --seconds N  stops after the round in which they are over; default: 8 in total for a program\n"
             "BROOD_STRESS_STOP=1 in the environment stops at the first process that hangs, for a debugger.\n",
             stress.program);
@@ -506,7 +522,8 @@ static inline void parse_arguments(int count, char **arguments, double seconds)
     stress.end = bri_after_ns((int64_t)(seconds * 1e9));
 }
 
-static inline void prepare(int count, char **arguments, double seconds, const char *const *checks, uint32_t checks_count)
+static inline void prepare(int count, char **arguments, double seconds, const char *const *checks,
+                           uint32_t checks_count)
 {
     static const struct rlimit none = {0, 0};
     uint32_t seed = 0;
@@ -538,9 +555,10 @@ static inline int run_rounds(void (*play_round)(void))
     alarm(0);
     printf("1..%u\n", stress.checks_count);
     for (uint32_t i = 0; i < stress.checks_count; i++)
-        printf("%sok %u - %s\n", bri_load_relaxed(&stress.shared->failed[i]) ? "not " : "", i + 1, stress.checks[i]);
-    printf("# seed %llu: %u rounds, %llu deaths, %llu of keepers\n", (unsigned long long)stress.seed, stress.round,
-           (unsigned long long)stress.deaths, (unsigned long long)stress.keeper_deaths);
+        printf("%sok %u - %s\n", bri_load_relaxed(&stress.shared->failed[i]) ? "not " : "", i + 1,
+               stress.checks[i]);
+    printf("# seed %llu: %u rounds, %llu deaths, %llu of keepers\n", (unsigned long long)stress.seed,
+           stress.round, (unsigned long long)stress.deaths, (unsigned long long)stress.keeper_deaths);
     return has_failed();
 }
 
