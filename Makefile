@@ -8,7 +8,7 @@ FUZZ_SECONDS ?= 30
 WERROR ?= $(if $(CI),true,false)
 
 .DEFAULT_GOAL := build
-.PHONY: build test demo lint format stepkill sanitize fuzz install clean help
+.PHONY: build test demo lint format stepkill stress sanitize fuzz install clean help
 
 build: ## the library: build/libbrood.so, build/libbrood.a and the examples
 	@tools/install-deps build
@@ -36,6 +36,12 @@ stepkill: ## kills every operation after every instruction, none left out (make 
 	@tools/configure $(BUILD)-test -Dtests=true -Dcheck=3 -Dfault_points=true -Dwerror=$(WERROR)
 	@ninja --quiet -C $(BUILD)-test tests/stepkill
 	@$(BUILD)-test/tests/stepkill --full
+
+stress: ## every stress program, with a new seed each
+	@tools/install-deps test
+	@tools/configure $(BUILD)-test -Dtests=true -Dcheck=3 -Dfault_points=true -Dwerror=$(WERROR)
+	@ninja --quiet -C $(BUILD)-test
+	@for program in $(BUILD)-test/tests/stress_*; do case $$program in *.p) ;; *) $$program || exit 1;; esac; done
 
 sanitize: ## unit tests under ASan and UBSan, TSan, valgrind
 	@tools/install-deps sanitize

@@ -475,6 +475,18 @@ static void a_stopped_supervisor_only_delays(void **unused)
     assert_ok(brood_pool_destroy(pool));
 }
 
+static void stopped_pools_can_be_destroyed(void **unused)
+{
+    brood_pool *pool = new_pool(2);
+    pid_t workers[] = {brood_pool_worker_pid(pool, 0), brood_pool_worker_pid(pool, 1)};
+
+    (void)unused;
+    stop(supervisor_pid(pool));
+    stop(workers[0]);
+    stop(workers[1]);
+    assert_ok(brood_pool_destroy(pool));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -489,6 +501,7 @@ int main(void)
         clean_test(idle_pools_are_made_whole_again),
         clean_test(a_stopped_worker_only_delays),
         clean_test(a_stopped_supervisor_only_delays),
+        clean_test(stopped_pools_can_be_destroyed),
     };
 
     prepare_tests();

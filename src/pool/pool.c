@@ -184,14 +184,19 @@ static int fork_supervisor(brood_pool *pool)
     return 0;
 }
 
-static void ring_supervisor(brood_pool *pool)
+static void signal_supervisor(brood_pool *pool, int signal)
 {
     bri_name supervisor = bri_load_acquire(&pool->shared->supervisor);
 
     if (pool->supervisor_fd >= 0)
-        bri_pidfd_signal(pool->supervisor_fd, SIGUSR1);
+        bri_pidfd_signal(pool->supervisor_fd, signal);
     else if (!bri_roster_has_ended(supervisor)) /* there was no descriptor left */
-        kill((pid_t)bri_load_acquire(&bri_slot_of(supervisor)->pid), SIGUSR1);
+        kill((pid_t)bri_load_acquire(&bri_slot_of(supervisor)->pid), signal);
+}
+
+static void ring_supervisor(brood_pool *pool)
+{
+    signal_supervisor(pool, SIGUSR1);
 }
 
 static int has_entered(void *argument)
@@ -384,6 +389,7 @@ int brood_pool_terminate(brood_pool *pool)
         return error;
     bri_pool_advance(pool->shared, BRI_POOL_TERMINATING);
     ring_supervisor(pool);
+    signal_supervisor(pool, SIGCONT); /* a stopped one is to notice */
     return 0;
 }
 
