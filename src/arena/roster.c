@@ -213,25 +213,28 @@ uint32_t bri_roster_end_of(bri_name name)
     return shows(name, &word) && state_of(word) == BRI_SLOT_DEAD ? upper_of(word) : BRI_END_UNKNOWN;
 }
 
-/* The pid goes first: a slot that is claimed again never shows the pid of its last holder. */
+/* The pid goes first: a slot that is claimed again never shows the pid of its last holder.  By CAS, as two may release at once (the holder that
+ * leaves and an undertaker): the slower one must not wipe the pid of who has claimed the slot since. */
 void bri_roster_release(bri_name name)
 {
-    uint64_t word = bri_load_acquire(&bri_slot_of(name)->word);
+    struct bri_slot_shm *entry = bri_slot_of(name);
+    uint32_t pid = bri_load_acquire(&entry->pid);
+    uint64_t word = bri_load_acquire(&entry->word);
 
     if (epoch_of(word) != bri_epoch_of(name) || state_of(word) != BRI_SLOT_DEAD)
         return;
-    bri_store_relaxed(&bri_slot_of(name)->pid, 0u);
-    bri_cas_acq_rel(&bri_slot_of(name)->word, &word, make_word(0, bri_epoch_of(name), BRI_SLOT_FREE));
+    bri_cas_acq_rel(&entry->pid, &pid, 0u);
+    bri_cas_acq_rel(&entry->word, &word, make_word(0, bri_epoch_of(name), BRI_SLOT_FREE));
 }
 
+/* By way of DEAD: killed in the middle, it is a dead one like others, and not one that is alive for ever without a pid to ask for. */
 void bri_roster_leave(void)
 {
     bri_name name = bri_self();
-    uint64_t word = make_word(0, bri_epoch_of(name), BRI_SLOT_LIVE);
 
     bri_store_release(&bri_identity->name, (bri_name)0);
-    bri_store_relaxed(&bri_slot_of(name)->pid, 0u);
-    bri_cas_acq_rel(&bri_slot_of(name)->word, &word, make_word(0, bri_epoch_of(name), BRI_SLOT_FREE));
+    bri_roster_bury(name, BRI_END_CLEAN);
+    bri_roster_release(name);
 }
 
 bri_name bri_roster_name_at(uint32_t slot, enum bri_slot_state *ret_state)

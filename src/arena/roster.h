@@ -52,10 +52,10 @@ int bri_roster_has_ended(bri_name name);
 /* How it ended, as told to bury; for slots that are DEAD. */
 uint32_t bri_roster_end_of(bri_name name);
 
-/* LIVE → FREE, of oneself, by who holds nothing. */
+/* LIVE → DEAD → FREE, of oneself, by who holds nothing. */
 void bri_roster_leave(void);
 
-/* DEAD → FREE, once everything is passed on. */
+/* DEAD → FREE, once everything is passed on.  Any number may do it at once. */
 void bri_roster_release(bri_name name);
 
 /* The name that the slot shows now, with its state; a snapshot. */

@@ -32,8 +32,13 @@ static void set_state(struct bri_process_shm *record, enum bri_process_state fro
         bri_event_signal(&record->event, INT_MAX);
 }
 
+/* One that leaves in good order has said ENDED or FAILED, and its status stands. */
 static void mourn_keeper(struct bri_process_shm *record)
 {
+    uint32_t state = bri_load_acquire(&record->state);
+
+    if (state == BRI_PROCESS_ENDED || state == BRI_PROCESS_FAILED)
+        return;
     bri_store_relaxed(&record->status, BRI_STATUS_UNKNOWN);
     set_state(record, BRI_PROCESS_RUNNING, BRI_PROCESS_LOST);
     if (!bri_is_alive(bri_load_relaxed(&record->child)))
@@ -48,7 +53,7 @@ static void mourn(void *payload, bri_name dead)
 
     if (bri_load_relaxed(&record->child) == dead)
         set_state(record, BRI_PROCESS_LOST, BRI_PROCESS_ENDED);
-    if (bri_load_relaxed(&record->keeper) == dead && bri_load_relaxed(&record->state) != BRI_PROCESS_ENDED)
+    if (bri_load_relaxed(&record->keeper) == dead)
         mourn_keeper(record);
     if (bri_load_relaxed(&record->keeper) == dead)
         gone |= BRI_GONE_KEEPER;

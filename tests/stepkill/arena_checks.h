@@ -88,6 +88,8 @@ static inline int report_others(void)
         others++;
         if (state == BRI_SLOT_LIVE || state == BRI_SLOT_CLAIMED)
             bri_report_if_ended(name);
+        else
+            bri_undertake(); /* DEAD: whoever was to pass it on is dead too, or it was killed while it left */
     }
     return others;
 }
