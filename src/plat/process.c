@@ -18,32 +18,58 @@
 #include "base/time.h"
 #include "brood.h"
 
-enum { STACK_BYTES = 256 * 1024, START_TIME_FIELD = 22 };
+enum {
+    STACK_BYTES = 256 * 1024,
+    STAT_BYTES = 1024,
+    STATE_FIELD = 3,
+    THREADS_FIELD = 20,
+    START_TIME_FIELD = 22
+};
 
-/* The name of the program (field 2) may hold blanks and brackets: fields are counted from the last ')'. */
-static uint64_t parse_start_time(const char *stat)
+/* Where a field of /proc/PID/stat begins.  The name of the program (field 2) may hold blanks and brackets: fields are counted from the last ')'. */
+static const char *find_field(const char *stat, int wanted)
 {
     const char *at = strrchr(stat, ')');
 
-    for (int field = 2; at != NULL && field < START_TIME_FIELD; field++)
+    for (int field = 2; at != NULL && field < wanted; field++)
         at = strchr(at + 1, ' ');
-    return at == NULL ? 0 : strtoull(at, NULL, 10);
+    return at == NULL ? "" : at + 1;
 }
 
-uint64_t bri_process_start_time(pid_t pid)
+static int read_stat(pid_t pid, char *stat, size_t size)
 {
-    char path[40], stat[1024];
+    char path[40];
 
     snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return 0;
-    ssize_t got = read(fd, stat, sizeof stat - 1);
+    ssize_t got = read(fd, stat, size - 1);
     close(fd);
     if (got <= 0)
         return 0;
     stat[got] = '\0';
-    return parse_start_time(stat);
+    return 1;
+}
+
+uint64_t bri_process_start_time(pid_t pid)
+{
+    char stat[STAT_BYTES];
+
+    return read_stat(pid, stat, sizeof stat) ? strtoull(find_field(stat, START_TIME_FIELD), NULL, 10) : 0;
+}
+
+/* Without a descriptor (none left, or no pidfd_open): a zombie whose last thread it is has ended.  Cannot be told: alive. */
+static int has_ended_by_stat(pid_t pid)
+{
+    char stat[STAT_BYTES];
+
+    if (kill(pid, 0) != 0 && errno == ESRCH)
+        return 1;
+    if (!read_stat(pid, stat, sizeof stat))
+        return 0;
+    return (*find_field(stat, STATE_FIELD) == 'Z' || *find_field(stat, STATE_FIELD) == 'X') &&
+           strtoul(find_field(stat, THREADS_FIELD), NULL, 10) <= 1;
 }
 
 int bri_process_has_ended(pid_t pid, uint64_t start_time)
@@ -52,10 +78,9 @@ int bri_process_has_ended(pid_t pid, uint64_t start_time)
 
     if (fd == -ESRCH)
         return 1;
-    if (fd < 0) /* no descriptors left: ask in the older way, which takes a zombie for alive */
-        return kill(pid, 0) != 0 && errno == ESRCH;
-    int ended = bri_pidfd_has_ended(fd);
-    close(fd);
+    int ended = fd < 0 ? has_ended_by_stat(pid) : bri_pidfd_has_ended(fd);
+    if (fd >= 0)
+        close(fd);
     if (!ended && start_time != 0) {
         uint64_t now = bri_process_start_time(pid);
         ended = now != 0 && now != start_time;
