@@ -18,11 +18,11 @@
 enum { THREADS = 3, EACH = 1000 };
 
 /* In a thread cmocka's assertions must not be used. */
-#define thread_check(condition)                                                                                      \
-    ((condition)                                                                                                     \
-         ? (void)0                                                                                                   \
-         : (fprintf(stderr, "%s:%d: does not hold: %s (%s)\n", __FILE__, __LINE__, #condition, brood_error_text()), \
-            abort()))
+#define thread_check(condition)                                                                        \
+    ((condition) ? (void)0                                                                             \
+                 : (fprintf(stderr, "%s:%d: does not hold: %s (%s)\n", __FILE__, __LINE__, #condition, \
+                            brood_error_text()),                                                       \
+                    abort()))
 
 static void run_threads(void *(*function)(void *argument))
 {
@@ -77,7 +77,8 @@ static void *use_rlock(void *argument)
         visits++;
         thread_check(brood_rlock_release(rlock) == 0);
     }
-    thread_check(brood_rlock_release(rlock) == -EPERM); /* held by another thread, or nobody: not by this one */
+    thread_check(brood_rlock_release(rlock) ==
+                 -EPERM); /* held by another thread, or nobody: not by this one */
     return NULL;
 }
 
@@ -216,12 +217,9 @@ static void barrier_keeps_step(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(lock_lets_one_in),
-        cmocka_unit_test(rlock_lets_one_thread_in),
-        cmocka_unit_test(semaphore_keeps_its_tokens),
-        cmocka_unit_test(semaphore_of_one_lets_one_in),
-        cmocka_unit_test(condition_loses_no_turn),
-        cmocka_unit_test(event_tells_all),
+        cmocka_unit_test(lock_lets_one_in),           cmocka_unit_test(rlock_lets_one_thread_in),
+        cmocka_unit_test(semaphore_keeps_its_tokens), cmocka_unit_test(semaphore_of_one_lets_one_in),
+        cmocka_unit_test(condition_loses_no_turn),    cmocka_unit_test(event_tells_all),
         cmocka_unit_test(barrier_keeps_step),
     };
 
