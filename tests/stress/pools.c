@@ -32,7 +32,8 @@ enum {
     WITHIN_MS = 30000,
     OWNERS = 2,
     REPLY_MOST = 9000,
-    BATCH = 3
+    BATCH = 3,
+    IDLE_IN_A_ROW = 4
 };
 
 enum errand { WORK, SPIN, NAP, FAIL, RETURN_CODE, ALLOCATE, DIE_BY_KILL, DIE_BY_FAULT, DIE_BY_EXIT };
@@ -505,7 +506,6 @@ static void play_stream(void)
 
 /* --- killers and owners to be killed --- */
 
-/* A pool gives up when its workers die one after the other without having done anything: rightly so. */
 static int has_worked(uint32_t index)
 {
     struct bri_seat_shm *seat = bri_pool_seat(pool->shared, index);
@@ -541,6 +541,21 @@ static void kill_supervisor(void)
     kill(pid, SIGKILL);
 }
 
+/* A pool gives up when eight workers die in a row without having done anything: rightly so, also when nobody has given them any work.  So
+ * no more of these in a row than would still leave a margin. */
+static void kill_some_worker(uint64_t *random)
+{
+    static uint32_t idle_in_a_row;
+    uint32_t victim = below(random, workers);
+
+    if (has_worked(victim)) {
+        kill_worker(victim);
+        idle_in_a_row = 0;
+    } else if (below(random, 4) == 0 && idle_in_a_row < IDLE_IN_A_ROW) {
+        idle_in_a_row += (uint32_t)kill_worker(victim);
+    }
+}
+
 static void *kill_now_and_then(void *argument)
 {
     uint64_t random = *(uint64_t *)argument;
@@ -548,9 +563,7 @@ static void *kill_now_and_then(void *argument)
 
     while (!bri_load_acquire(&books->killer_may_go)) {
         pause_us(5000 + below(&random, 30000));
-        uint32_t victim = below(&random, workers);
-        if (has_worked(victim) || below(&random, 4) == 0)
-            kill_worker(victim);
+        kill_some_worker(&random);
         if (kills_supervisors && below(&random, 40) == 0 && bri_load_relaxed(&books->supervisors_killed) < 3)
             kill_supervisor();
         if (below(&random, 10) == 0)
