@@ -5,7 +5,6 @@
 #include <fcntl.h>
 #include <linux/memfd.h>
 #include <pthread.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -33,19 +32,24 @@ static uint64_t round_up(uint64_t value, uint64_t unit)
     return (value + unit - 1) / unit * unit;
 }
 
+/* The header's fields of the same names. */
+struct layout {
+    uint64_t window_bytes, max_bytes, table_at, pages_at;
+};
+
 /* Where the parts lie, for a bound of max_bytes. */
-static void lay_out(uint64_t max_bytes, struct bri_header_shm *layout)
+static void lay_out(uint64_t max_bytes, struct layout *layout)
 {
     uint64_t pages = round_up(max_bytes, BRI_PAGE_BYTES) / BRI_PAGE_BYTES;
 
     layout->max_bytes = pages * BRI_PAGE_BYTES;
-    layout->table_at = round_up(sizeof *layout, 4096);
+    layout->table_at = round_up(sizeof(struct bri_header_shm), 4096);
     layout->pages_at = round_up(layout->table_at + pages * sizeof(uint64_t), BRI_PAGE_BYTES);
     layout->window_bytes = layout->pages_at + layout->max_bytes;
 }
 
 /* Address space may be short (ulimit -v, 32 bits of it under valgrind): the default bound halves until it fits; one that was asked for does not. */
-static void *reserve(int memfd, uint64_t max_bytes, struct bri_header_shm *layout)
+static void *reserve(int memfd, uint64_t max_bytes, struct layout *layout)
 {
     for (uint64_t bytes = max_bytes != 0 ? max_bytes : DEFAULT_BYTES;; bytes /= 2) {
         lay_out(bytes, layout);
@@ -98,7 +102,7 @@ static int check_file_size(uint64_t bytes)
                     (unsigned long long)bytes, (unsigned long long)limit.rlim_cur);
 }
 
-static int fill_window(struct bri_header_shm *layout)
+static int fill_window(const struct layout *layout)
 {
     struct stat status;
     int error = check_file_size(layout->pages_at);
@@ -122,23 +126,17 @@ static int fill_window(struct bri_header_shm *layout)
 
 static int map_window(uint64_t max_bytes)
 {
-    struct bri_header_shm *layout = calloc(1, sizeof *layout);
-    int error = -ENOMEM;
+    struct layout layout;
+    void *base = reserve(the_arena.memfd, max_bytes, &layout);
 
-    if (layout == NULL)
-        return bri_fail(ENOMEM, "no memory for the arena's layout");
-    void *base = reserve(the_arena.memfd, max_bytes, layout);
-    if (base == MAP_FAILED) {
-        error = bri_fail_os(ENOMEM, "cannot reserve %llu bytes of address space for the arena",
-                            (unsigned long long)layout->window_bytes);
-    } else {
-        the_arena.base = base;
-        the_arena.header = base;
-        error = fill_window(layout);
-        if (error < 0)
-            munmap(base, layout->window_bytes);
-    }
-    free(layout);
+    if (base == MAP_FAILED)
+        return bri_fail_os(ENOMEM, "cannot reserve %llu bytes of address space for the arena",
+                           (unsigned long long)layout.window_bytes);
+    the_arena.base = base;
+    the_arena.header = base;
+    int error = fill_window(&layout);
+    if (error < 0)
+        munmap(base, layout.window_bytes);
     return error;
 }
 
