@@ -22,7 +22,8 @@
  *             used, stored and passed on in all of these processes.  Handles marked [private] belong to the process that
  *             made them.
  *
- * TAGS, one line after each function
+ * TAGS, one line after each function, or after `All:` at the head of a section for those of its functions that have none of their own.
+ * Functions that destroy are `thread one` always: nobody else may be using the object.
  *
  * thread      any       any number of threads may call it at once, on the same object too
  *             one       one thread at a time for one object
@@ -107,12 +108,13 @@ typedef struct brood_arena_options {
 
 /* Makes the arena of this process and of those it forks later.  Only needed for a bound: the first call that wants the
  * arena makes it with the defaults.
- * -EALREADY: there is one.  -EINVAL, -E2BIG: options.  -ENOMEM, -EMFILE, -ENFILE: refused by the kernel.
- * thread any · fork owner · signal no · kill atomic */
+ * -EALREADY: there is one, also one that the caller has inherited by fork.  -EINVAL, -E2BIG: options.  -ENOMEM, -EMFILE, -ENFILE: refused by
+ * the kernel.  thread any · fork shared · signal no · kill atomic */
 int brood_arena_create(const brood_arena_options *options);
 
 /* Gives the arena back; every handle of an [arena] object is invalid from then on.  Destroy pools and processes first:
- * -EBUSY while another process uses the arena.  Without an arena: 0.  thread one · fork owner · signal no · kill atomic */
+ * -EBUSY while another process uses the arena.  -EPERM in a worker or a brood_process.  Without an arena: 0.
+ * thread one · fork shared (whoever is the last) · signal no · kill atomic */
 int brood_arena_destroy(void);
 
 typedef struct brood_arena_stats {
@@ -169,7 +171,8 @@ typedef struct brood_semaphore brood_semaphore;
 
 /* `value` tokens.  A token taken by a process that died comes back (and the next acquire says BROOD_OWNER_DIED).  A process
  * that releases what it has not acquired releases for another holder; if nobody holds one, a token is added: -EOVERFLOW
- * when the semaphore is bounded (BoundedSemaphore) or has 2^31-1 tokens.
+ * when the semaphore is bounded (BoundedSemaphore) or has 2^31-1 tokens.  Tokens that were added beyond
+ * `value` are messages: those that a worker or brood_process holds when it ends by itself stay taken.
  * create  -EINVAL: value > 2^31-1, or ret_semaphore NULL.  -ENOMEM.
  * acquire -ETIMEDOUT.  -EINVAL.    release -EOVERFLOW.  -EINVAL.    value: the tokens free now, or -EINVAL.
  * destroy -EBUSY: a process waits.  -EINVAL.               thread any · fork shared · signal no · kill atomic */
@@ -189,7 +192,8 @@ typedef struct brood_condition brood_condition;
  * wait   -ETIMEDOUT.  -EPERM: lock not held, or held more than once.  -EAGAIN: too many waiters.  -EINVAL.
  * notify (count waiters, oldest first; UINT32_MAX: all) returns how many it woke.  -EPERM: lock not held.  -EINVAL.
  * acquire, release: those of the lock.  lock: the lock, NULL when the condition is not valid.
- * destroy -EBUSY: a process waits.  -EINVAL.           thread any · fork shared · signal no · kill atomic */
+ * destroy -EBUSY: a process waits, or its own lock is held.  -EINVAL.
+ * thread any · fork shared · signal no · kill atomic */
 int brood_condition_create(brood_rlock *lock, brood_condition **ret_condition);
 int brood_condition_acquire(brood_condition *condition, int64_t deadline);
 int brood_condition_release(brood_condition *condition);
@@ -213,8 +217,8 @@ typedef struct brood_barrier brood_barrier;
 
 /* `parties` processes or threads wait for each other, again and again.  wait returns the caller's order of arrival,
  * 0 … parties-1.  A barrier breaks, and every wait ends with -EPIPE until reset, when a wait times out (its caller gets
- * -ETIMEDOUT), on abort, and when a process that waits, or has ever waited, in it dies (a clean end of a process that is not
- * waiting does not break it).
+ * -ETIMEDOUT), on abort, and when a process that waits, or has ever waited, in it dies.  The clean end of a worker or brood_process that is
+ * not waiting does not break it; of a process that the user forked nobody learns how it ended, so that it counts as died.
  * create -EINVAL: parties is 0 or over 2^15.  -ENOMEM.   wait -ETIMEDOUT.  -EPIPE: broken.  -EINVAL.
  * reset: whole again; those who wait get -EPIPE.  waiting: how many wait now.  is_broken: 1 or 0.
  * destroy -EBUSY: a process waits.  -EINVAL.             thread any · fork shared · signal no · kill atomic */
@@ -228,6 +232,8 @@ int brood_barrier_is_broken(brood_barrier *barrier);
 int brood_barrier_destroy(brood_barrier *barrier);
 
 /* ------------------------------------------------------------------------------------------------- queue [arena] ---- */
+
+/* All: thread any · fork shared · signal no · kill atomic */
 
 typedef struct brood_queue brood_queue;
 
@@ -300,6 +306,8 @@ int brood_queue_fd_close(brood_queue *queue);
 
 /* ---------------------------------------------------------------------------------------------- process [private] ---- */
 
+/* All: thread any · fork owner · signal no · kill atomic */
+
 typedef struct brood_process brood_process;
 
 typedef struct brood_process_options {
@@ -367,7 +375,7 @@ typedef struct brood_pool_options {
     size_t size;
     uint32_t workers; /* default brood_cpu_count(); at most 1024 */
     uint32_t
-        tasks_per_worker; /* a worker is renewed after the chunk with its so-manieth item; default: never */
+        tasks_per_worker; /* a worker that has done this many items is renewed, once its chunk is done; default: never */
     int (*initializer)(void *argument); /* runs first in each worker; not 0: the pool fails to start */
     void *initializer_argument;
     uint32_t grace_ms; /* terminate: from SIGTERM to SIGKILL; default 500 */
@@ -467,6 +475,8 @@ int brood_stream_destroy(brood_stream *stream);
 
 /* --- result handle [private] --- */
 
+/* All: thread any · fork owner · signal no · kill atomic.  From another process: -EPERM, and nothing happens. */
+
 /* Waits until every item has its outcome.  -ETIMEDOUT.  -EINVAL, -EPERM.  thread any · fork owner · signal no */
 int brood_result_wait(brood_result *result, int64_t deadline);
 int brood_result_ready(brood_result *result);      /* 1 or 0 */
@@ -496,6 +506,8 @@ int brood_result_destroy(brood_result *result);
 
 /* --- for task functions, in the worker --- */
 
+/* All: thread one (that of the task function, until it returns) · fork n/a (only in the worker) · signal no · kill atomic */
+
 /* Makes the item's outcome an error; returns code, for `return brood_task_fail(task, 7, "no such …")`.  code 0 counts as -1. */
 int brood_task_fail(brood_task *task, int code, const char *text);
 size_t brood_task_index(const brood_task *task);      /* which item */
@@ -511,6 +523,8 @@ int brood_task_reply_reserve(brood_task *task, size_t bytes, void **ret_memory);
 
 /* --- the pool's end, and looking in --- */
 
+/* All: thread any · fork owner · signal no · kill atomic */
+
 /* No further jobs; the workers end when all jobs are done.  -EPERM, -EINVAL. */
 int brood_pool_close(brood_pool *pool);
 /* After close or terminate: waits for the workers' end.  -EBUSY: neither was called.  -ETIMEDOUT.  -EPERM, -EINVAL. */
@@ -520,8 +534,9 @@ int brood_pool_terminate(brood_pool *pool);
 /* terminate, join, and gives the handle back.  Results and streams outlive it.  -EPERM. */
 int brood_pool_destroy(brood_pool *pool);
 
+/* How many workers it has; 0 when `pool` is no pool.  thread any · fork shared · signal no · kill n/a */
 uint32_t brood_pool_workers(brood_pool *pool);
-/* pid of worker `index` now; 0 while it is being replaced.  -ERANGE, -EINVAL. */
+/* pid of worker `index` now; 0 while it is being replaced.  -ERANGE, -EINVAL, -EPERM. */
 int brood_pool_worker_pid(brood_pool *pool, uint32_t index);
 
 /* Prints workers, jobs and counters to `fd`.  Takes no lock: works on a pool that hangs, and on one whose processes have died.

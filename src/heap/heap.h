@@ -36,10 +36,9 @@ enum bri_kind {
     BRI_KIND_BARRIER,
     BRI_KIND_QUEUE,
     BRI_KIND_SYNC_END,
-    BRI_KIND_LEDGER = BRI_KIND_SYNC_END, /* a word per slot: locks/ledger.h */
-    BRI_KIND_USER,                       /* brood_alloc */
-    BRI_KIND_SEGMENT,                    /* of a queue */
-    BRI_KIND_MESSAGE,                    /* large or reserved message of a queue */
+    BRI_KIND_USER = BRI_KIND_SYNC_END, /* brood_alloc */
+    BRI_KIND_SEGMENT,                  /* of a queue */
+    BRI_KIND_MESSAGE,                  /* large or reserved message of a queue */
     BRI_KIND_PROCESS,
     BRI_KIND_POOL,
     BRI_KIND_JOB,
