@@ -31,11 +31,11 @@ format: ## rewrites the C files as clang-format wants them
 	@tools/install-deps lint
 	@tools/lint --fix
 
-stepkill: ## kills every operation after every instruction, none left out (make test samples the long ones)
+stepkill: ## kills every operation after every instruction that others can notice, none left out (make test samples the longest)
 	@tools/install-deps test
 	@tools/configure $(BUILD)-test -Dtests=true -Dcheck=3 -Dfault_points=true -Dwerror=$(WERROR)
 	@ninja --quiet -C $(BUILD)-test tests/stepkill
-	@$(BUILD)-test/tests/stepkill --full
+	@$(BUILD)-test/tests/stepkill --all
 
 stress: ## every stress program, with a new seed each
 	@tools/install-deps test

@@ -94,6 +94,8 @@ static struct board *new_board(const struct stepkill_scenario *scenario)
     trace->capacity = (scenario->max_steps != 0 ? scenario->max_steps : DEFAULT_MAX_STEPS) + 1;
     trace->ip = stepkill_shared(trace->capacity * sizeof *trace->ip);
     trace->place = stepkill_shared(trace->capacity * sizeof *trace->place);
+    trace->is_visible = stepkill_shared(trace->capacity * sizeof *trace->is_visible);
+    trace->points = stepkill_shared(trace->capacity * sizeof *trace->points);
     return board;
 }
 
@@ -101,6 +103,8 @@ static void free_board(struct board *board)
 {
     munmap(board->trace.ip, board->trace.capacity * sizeof *board->trace.ip);
     munmap(board->trace.place, board->trace.capacity * sizeof *board->trace.place);
+    munmap(board->trace.is_visible, board->trace.capacity * sizeof *board->trace.is_visible);
+    munmap(board->trace.points, board->trace.capacity * sizeof *board->trace.points);
     munmap(board, sizeof *board);
 }
 
@@ -141,11 +145,16 @@ static bool report(const struct lane *lane, int number, double took)
     static const char *const remarks[] = {"", " (must wedge)", " (must violate)"};
     const struct stepkill_scenario *s = lane->scenario;
     struct board *board = lane->board;
+    const unsigned long stride = lane_stride(lane);
+    char stride_text[40] = "one";
+    if (stride > 1)
+        snprintf(stride_text, sizeof stride_text, "%luth", stride);
     const bool ok = is_as_expected(board, s->expect);
     printf("%s %d - %s: %lu kill points, %lu wedged, %lu violations%s\n", ok ? "ok" : "not ok", number,
            s->name, atomic_load(&board->points), atomic_load(&board->wedges), atomic_load(&board->violations),
            remarks[s->expect]);
-    printf("# %lu instructions, stride %lu, %.1f s\n", board->trace.length, lane_stride(lane), took);
+    printf("# %lu instructions, %lu that others can notice, every %s of these; %.1f s\n", board->trace.length,
+           board->trace.points_count, stride_text, took);
     if (atomic_load(&board->repeats) > 0)
         printf("# %lu runs left the recorded way and were repeated with single steps\n",
                atomic_load(&board->repeats));
@@ -175,7 +184,6 @@ static void run_scenario(const struct stepkill_scenario *s, const struct stepkil
     struct lane lane = {.scenario = s, .options = options, .board = new_board(s)};
     struct board *board = lane.board;
     const double start = seconds();
-    atomic_store(&board->next_k, options->from);
     run_lanes(&lane, 1, be_measurer);
     if (atomic_load(&board->failures_used) == 0)
         run_lanes(&lane, count_lanes(options), be_enumerator);

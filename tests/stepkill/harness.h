@@ -63,6 +63,7 @@ struct stepkill_options {
     unsigned timeout_ms;    /* 0: what the scenario says */
     unsigned max_failures;  /* of one scenario, after which it is given up; 0: 10 */
     unsigned jobs;          /* lanes; 0: one per usable CPU */
+    int is_full;            /* also after instructions that nobody can notice: see visible.h */
     int plain;              /* single steps only, no hardware breakpoint to get near k */
 };
 

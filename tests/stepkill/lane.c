@@ -309,30 +309,39 @@ static bool is_done(const struct lane *lane, unsigned long k)
     return k >= lane->board->trace.length && atomic_load(&lane->board->over_runs) >= OVER_RUNS;
 }
 
-/* The routine run stays within minutes; --full leaves nothing out. */
-enum { ROUTINE_POINTS = 400 };
+/* The routine run stays within minutes: of the few scenarios with more points than that, it takes a sample; --all leaves none out. */
+enum { ROUTINE_POINTS = 300 };
 
 unsigned long lane_stride(const struct lane *lane)
 {
-    const unsigned long length = lane->board->trace.length;
+    const unsigned long count = lane->board->trace.points_count;
     unsigned long most = lane->scenario->most_points;
     if (most == 0 || most > ROUTINE_POINTS)
         most = ROUTINE_POINTS;
     if (lane->options->stride != 0)
         return lane->options->stride;
-    if (length <= most || lane->options->to != 0)
+    if (count <= most || lane->scenario->expect != STEPKILL_CLEAN)
         return 1;
-    return (length + most - 1) / most | 1; /* odd: steps of loops are often even */
+    return (count + most - 1) / most | 1; /* odd: steps of loops are often even */
+}
+
+static unsigned long kill_point(const struct lane *lane, unsigned long number)
+{
+    const struct trace *trace = &lane->board->trace;
+    if (number < trace->points_count)
+        return trace->points[number];
+    return trace->length + number - trace->points_count;
 }
 
 void be_enumerator(const struct lane *lane)
 {
     const unsigned long stride = lane_stride(lane);
     for (;;) {
-        const unsigned long k = atomic_fetch_add(&lane->board->next_k, stride);
+        const unsigned long k = kill_point(lane, atomic_fetch_add(&lane->board->next, stride));
         if (is_done(lane, k))
             return;
-        run_kill_point(lane, k);
+        if (k >= lane->options->from)
+            run_kill_point(lane, k);
     }
 }
 
@@ -345,4 +354,5 @@ void be_measurer(const struct lane *lane)
     if (lane->run->end == ADVANCE_STEPPED && lane->run->phase == PHASE_DONE)
         note_violation(lane, "the operation is not over after %lu instructions", most);
     trace_number_places(trace);
+    trace_choose_points(trace, lane->options->is_full || lane->options->to != 0);
 }

@@ -38,7 +38,7 @@ struct failure {
 };
 
 struct board {
-    atomic_ulong next_k;
+    atomic_ulong next; /* of the trace's points, and, behind them, of the kills after the end */
     atomic_ulong points, wedges, violations, failures_used, traps, repeats;
     atomic_uint over_runs, broken_lanes;
     struct trace trace;

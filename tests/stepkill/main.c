@@ -21,11 +21,15 @@ static const struct stepkill_scenario *const scenarios[] = {
 
 static const char help[] =
     "usage: stepkill [options]\n"
-    "Kills each operation after its k-th instruction, for every k, and checks the survivors.\n"
+    "Kills each operation after its k-th instruction, for every k that leaves another state behind (every "
+    "system call, every store\n"
+    "to shared memory; the state is the same after all instructions between two of these), and checks the "
+    "survivors.\n"
     "  --only NAME        scenarios whose name starts so\n"
     "  --from K --to K    these kill points only\n"
-    "  --stride S         every S-th kill point (default: 1, but long scenarios are sampled)\n"
-    "  --full             --stride 1\n"
+    "  --stride S         every S-th kill point (default: 1, but of a scenario with over 300 a sample)\n"
+    "  --all              --stride 1: no sampling\n"
+    "  --full             after every instruction, also those that nobody else can notice\n"
     "  --timeout-ms N     of one run (default: the scenario's, or 5000)\n"
     "  --max-failures N   give a scenario up after so many (default 10)\n"
     "  --jobs N           lanes in parallel (default: one per usable CPU)\n"
@@ -42,6 +46,7 @@ static const struct option long_options[] = {
     {"max-failures", required_argument, NULL, 'x'},
     {"jobs", required_argument, NULL, 'j'},
     {"plain", no_argument, NULL, 'p'},
+    {"all", no_argument, NULL, 'a'},
     {"full", no_argument, NULL, 'F'},
     {"list", no_argument, NULL, 'l'},
     {"help", no_argument, NULL, 'h'},
@@ -94,8 +99,12 @@ static int parse_option(int option, struct stepkill_options *options)
     case 'p':
         options->plain = 1;
         return 1;
+    case 'a':
+        options->stride = 1;
+        return 1;
     case 'F':
         options->stride = 1;
+        options->is_full = 1;
         return 1;
     default:
         return 0;

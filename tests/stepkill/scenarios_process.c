@@ -10,7 +10,7 @@
 
 #include "plat/process.h"
 
-enum { EXIT_CODE = 5, SAMPLE = 800 };
+enum { EXIT_CODE = 5 };
 
 struct state {
     brood_process *process;
@@ -223,40 +223,33 @@ const struct stepkill_scenario stepkill_process[] = {
      .setup = setup_process,
      .victim_pid = keeper_pid,
      .provoke = let_child_end,
-     .check = check_orphan,
-     .most_points = SAMPLE},
+     .check = check_orphan},
     {.name = "process.keeper.run",
      .setup = setup_process,
      .victim_pid = keeper_pid,
      .provoke = let_child_end_later,
-     .check = check_orphan,
-     .most_points = SAMPLE},
+     .check = check_orphan},
     {.name = "process.keeper.daemon",
      .setup = setup_daemon,
      .victim_pid = keeper_pid,
      .provoke = let_child_end_later,
-     .check = check_daemon,
-     .most_points = SAMPLE},
+     .check = check_daemon},
     {.name = "process.child",
      .setup = setup_process,
      .victim_pid = child_pid,
      .provoke = let_child_end_later,
-     .check = check_killed_child,
-     .most_points = SAMPLE},
+     .check = check_killed_child},
     {.name = "process.starter.start",
      .setup = setup_start,
      .victim = start_and_end,
-     .check = check_without_starter,
-     .most_points = SAMPLE},
+     .check = check_without_starter},
     {.name = "process.starter.daemon",
      .setup = setup_start_daemon,
      .victim = start_and_end,
-     .check = check_without_starter,
-     .most_points = SAMPLE},
+     .check = check_without_starter},
     {.name = "process.starter.join",
      .setup = setup_start,
      .victim = start_first,
-     .check = check_without_starter,
-     .most_points = SAMPLE},
+     .check = check_without_starter},
     {.name = NULL},
 };

@@ -8,6 +8,7 @@
  */
 #define _GNU_SOURCE
 #include "tracer.h"
+#include "visible.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -27,8 +28,9 @@ enum {
     QUIET_TICKS = 10, /* asleep that long in one system call: for good */
     ADOPT_WAIT_MS = 2000,
     SYSCALL_BYTES = 2,
-    HOP_COST = 8, /* in steps: what setting a breakpoint costs */
-    RAREST = 32,  /* arrivals: places as rare as that are worth a hop on the way to another hop */
+    HOP_COST = 8,  /* in steps: what setting a breakpoint costs */
+    RESTARTED = 3, /* steps: a victim that was attached to in a system call enters that again */
+    RAREST = 32,   /* arrivals: places as rare as that are worth a hop on the way to another hop */
 };
 
 enum pace { FREELY, ONE_STEP };
@@ -225,14 +227,18 @@ static bool is_over(const struct tracee *t)
 static enum advance step_to(struct tracee *t, unsigned long k, struct trace *record)
 {
     while (t->steps < k) {
+        const bool is_visible =
+            record != NULL && (t->steps < RESTARTED || visible_next(t->pid, record->ip[record->length - 1]));
         const enum event event = resume(t, ONE_STEP);
         if (event != EVENT_TRAP)
             return not_stepped(event);
         t->steps++;
         if (is_over(t))
             return ADVANCE_OVER;
-        if (record != NULL && record->length < record->capacity)
+        if (record != NULL && record->length < record->capacity) {
+            record->is_visible[record->length] = is_visible;
             record->ip[record->length++] = read_ip(t->pid);
+        }
     }
     return ADVANCE_STEPPED;
 }
@@ -311,8 +317,10 @@ static enum advance advance(struct tracee *t, unsigned long k, struct trace *rec
 {
     if (known != NULL && read_ip(t->pid) == known->ip[0] && !hop_towards(t, k, known))
         return ADVANCE_ASTRAY;
-    if (record != NULL)
+    if (record != NULL) {
+        record->is_visible[0] = 1;
         record->ip[record->length++] = read_ip(t->pid);
+    }
     return step_to(t, k, record);
 }
 
@@ -466,4 +474,11 @@ void trace_number_places(struct trace *trace)
         trace->place[i] =
             table == NULL ? TRACE_NEVER : find_place(table, slots - 1, trace->ip[i], NULL)->number;
     free(table);
+}
+
+void trace_choose_points(struct trace *trace, bool all)
+{
+    for (unsigned long i = 0; i < trace->length; i++)
+        if (all || trace->is_visible[i])
+            trace->points[trace->points_count++] = (uint32_t)i;
 }

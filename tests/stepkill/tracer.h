@@ -19,11 +19,17 @@ struct trace {
     uint64_t *ip;
     uint32_t *place; /* TRACE_NEVER: arrivals are not to be counted (rep-prefixed instructions) */
     uint32_t places;
+    uint8_t *is_visible; /* others could notice the instruction that led here; of the first steps always */
+    uint32_t *points;    /* where to kill: those, or all */
+    unsigned long points_count;
 };
 
 #define TRACE_NEVER UINT32_MAX
 
 void trace_number_places(struct trace *trace);
+
+/* Fills in the points: the visible ones, or `all`. */
+void trace_choose_points(struct trace *trace, bool all);
 
 enum advance {
     ADVANCE_STEPPED, /* k instructions done, the victim is stopped */
