@@ -13,6 +13,8 @@
  * Deadlines.  Absolute, CLOCK_MONOTONIC, nanoseconds.  brood_after_ms(50) makes one, BROOD_NOW tries without waiting,
  *             BROOD_FOREVER waits without end.  A negative deadline is an error (-EINVAL).  A wait that ends in time
  *             returns -ETIMEDOUT, whether the deadline was BROOD_NOW or later.
+ * Signals.    A wait goes on when a signal's handler has run.  A host whose handlers are to end waits says so with brood_on_interrupt;
+ *             then every function that waits may also return -EINTR, as if its deadline had passed (but destroying, which is bounded).
  * Options.    A struct that begins with its own size, filled by its macro: BROOD_POOL_OPTIONS(.workers = 4).  Zero in a
  *             field means the default, NULL for the struct means all defaults.  A struct larger than the library knows
  *             is accepted as long as the bytes that it does not know are zero, else -E2BIG.  C++ has no compound literals:
@@ -74,6 +76,11 @@ const char *brood_error_text(void);
 
 /* The deadline that many milliseconds from now; negative counts as 0.  thread any · fork shared · signal safe · kill n/a */
 int64_t brood_after_ms(int64_t milliseconds);
+
+/* Sets what a waiting thread asks when a signal's handler has run in it: when check() is not 0, the wait ends with -EINTR.  NULL: nothing,
+ * waits go on.  One for the process, inherited by fork.  check() may run in any thread that waits, between two sleeps, and may not call brood.
+ * thread any · fork shared · signal safe · kill n/a */
+void brood_on_interrupt(int (*check)(void));
 
 /* -------------------------------------------------------------------------------------------------- processors ---- */
 

@@ -252,8 +252,8 @@ static int outcome(const struct wait *wait)
     return trips_of(now) != trips_of(wait->phase) ? wait->index : -EPIPE;
 }
 
-/* W4 at the deadline. */
-static int give_up(const struct wait *wait)
+/* W4 at the deadline, or interrupted. */
+static int give_up(const struct wait *wait, int why)
 {
     brood_barrier *barrier = wait->barrier;
 
@@ -262,14 +262,14 @@ static int give_up(const struct wait *wait)
     if (!in_time)
         break_it(barrier);
     unlock_and_wake(barrier);
-    return in_time ? outcome(wait) : -ETIMEDOUT;
+    return in_time ? outcome(wait) : why;
 }
 
 static int wait_for_others(struct wait *wait, int64_t deadline)
 {
     brood_barrier *barrier = wait->barrier;
     int moved = bri_vigil_wait(&barrier->event, has_moved, ask_members, wait, deadline);
-    int result = moved < 0 ? give_up(wait) : outcome(wait);
+    int result = moved < 0 ? give_up(wait, moved) : outcome(wait);
 
     bri_fault("barrier.wait.leaving");
     bri_add_acq_rel(&barrier->inside[bri_slot_index(bri_self())], (uint16_t)-1);
@@ -282,9 +282,9 @@ static int set_sentence(int result)
     if (result == -EPIPE)
         return bri_fail(
             EPIPE, "barrier is broken, or was reset: a wait timed out, a process died, or it was aborted");
-    if (result == -ETIMEDOUT)
-        return bri_fail(ETIMEDOUT,
-                        "the other parties of barrier did not come until the deadline; it is broken now");
+    if (result == -ETIMEDOUT || result == -EINTR)
+        return bri_fail_wait(
+            result, "the other parties of barrier did not come until the deadline; it is broken now");
     return result;
 }
 

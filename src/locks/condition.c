@@ -249,6 +249,17 @@ brood_rlock *brood_condition_lock(brood_condition *condition)
     return check(condition) < 0 ? NULL : lock_of(condition);
 }
 
+/* Who waits for a condition comes back with the lock held, in every outcome. */
+static int take_whatever_comes(brood_rlock *lock)
+{
+    int died;
+
+    do
+        died = bri_rlock_take(lock, BROOD_FOREVER);
+    while (died == -EINTR);
+    return died;
+}
+
 int brood_condition_wait(brood_condition *condition, int64_t deadline)
 {
     int error = check(condition);
@@ -264,14 +275,14 @@ int brood_condition_wait(brood_condition *condition, int64_t deadline)
         return bri_fail(EAGAIN, "%u wait for condition already, the most that it has room for", BRI_WAITERS);
     brood_rlock *lock = lock_of(condition);
     bri_rlock_give(lock); /* W3 */
-    bri_vigil_wait(&wait.waiter->event, is_notified, ask_notified, &wait, deadline);
+    int met = bri_vigil_wait(&wait.waiter->event, is_notified, ask_notified, &wait, deadline);
     bri_fault("condition.wait.woken");
-    int died = bri_rlock_take(lock, BROOD_FOREVER); /* W5 */
+    int died = take_whatever_comes(lock); /* W5 */
     if (leave(condition, wait.waiter))
         return died;
     if (died == BROOD_OWNER_DIED)
         bri_rlock_untell(lock);
-    return bri_fail(ETIMEDOUT, "condition was not notified until the deadline");
+    return bri_fail_wait(met, "condition was not notified until the deadline");
 }
 
 /* The oldest entry with a ticket above that one; NULL: none. */

@@ -115,9 +115,8 @@ int brood_event_wait(brood_event *event, int64_t deadline)
     struct wait wait = {event, bri_load_acquire(&event->word)}; /* W1 */
     if (was_set(&wait))
         return 0;
-    if (bri_vigil_wait(&event->event, was_set, NULL, &wait, deadline) < 0)
-        return bri_fail(ETIMEDOUT, "event was not set until the deadline");
-    return 0;
+    int met = bri_vigil_wait(&event->event, was_set, NULL, &wait, deadline);
+    return met < 0 ? bri_fail_wait(met, "event was not set until the deadline") : 0;
 }
 
 int brood_event_destroy(brood_event *event)

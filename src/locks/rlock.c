@@ -148,7 +148,7 @@ int bri_rlock_take(brood_rlock *lock, int64_t deadline)
     if (taken == 0)
         taken = bri_vigil_wait(&lock->event, try_acquire, ask_holder, lock, deadline);
     if (taken < 0)
-        return bri_fail(ETIMEDOUT, "lock was held until the deadline");
+        return bri_fail_wait(taken, "lock was held until the deadline");
     return taken - TAKEN;
 }
 

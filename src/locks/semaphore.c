@@ -246,7 +246,7 @@ int brood_semaphore_acquire(brood_semaphore *semaphore, int64_t deadline)
     if (taken == 0)
         taken = wait_for_token(semaphore, deadline);
     if (taken < 0)
-        return bri_fail(ETIMEDOUT, "semaphore had no free token until the deadline");
+        return bri_fail_wait(taken, "semaphore had no free token until the deadline");
     return taken - TAKEN;
 }
 

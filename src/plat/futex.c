@@ -79,9 +79,11 @@ int bri_futex_wait(const struct bri_futex *futexes, unsigned count, int64_t dead
     } else {
         woken = wait_slice(futexes, count, deadline);
     }
+    int interrupted = woken < 0 && errno == EINTR;
     errno = saved_errno;
-    (void)woken;
-    return deadline != BROOD_FOREVER && bri_now_ns() >= deadline ? -ETIMEDOUT : 0;
+    if (deadline != BROOD_FOREVER && bri_now_ns() >= deadline)
+        return -ETIMEDOUT;
+    return interrupted ? -EINTR : 0;
 }
 
 int bri_futex_wake(_Atomic uint32_t *word, int count)

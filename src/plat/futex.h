@@ -13,7 +13,7 @@ struct bri_futex {
 
 /* Sleeps until one of `count` (1 … 3) words is woken or differs, a signal arrives, or the deadline passes.  Spurious returns are
  * allowed: the caller looks again.  Where the kernel has no futex_waitv only the first word is watched, in slices of 20 ms.
- * Returns 0, or -ETIMEDOUT once the deadline has passed. */
+ * Returns 0, -EINTR when a signal's handler has run, or -ETIMEDOUT once the deadline has passed. */
 int bri_futex_wait(const struct bri_futex *futexes, unsigned count, int64_t deadline);
 
 /* Wakes up to `count` sleepers; returns how many. */

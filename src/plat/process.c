@@ -107,20 +107,28 @@ int bri_pidfd_has_ended(int pidfd)
     return poll(&watch, 1, 0) == 1;
 }
 
+int bri_pidfd_wait_once(int pidfd, int64_t deadline)
+{
+    struct pollfd watch = {.fd = pidfd, .events = POLLIN};
+    int64_t left = deadline == BROOD_FOREVER ? -1 : deadline - bri_now_ns();
+    struct timespec limit = {0, 0};
+
+    if (left > 0)
+        limit = (struct timespec){(time_t)(left / BRI_NS_PER_S), (long)(left % BRI_NS_PER_S)};
+    int ready = ppoll(&watch, 1, deadline == BROOD_FOREVER ? NULL : &limit, NULL);
+    if (ready == 1)
+        return 0;
+    return ready < 0 ? -EINTR : -ETIMEDOUT;
+}
+
 int bri_pidfd_wait(int pidfd, int64_t deadline)
 {
-    for (;;) {
-        struct pollfd watch = {.fd = pidfd, .events = POLLIN};
-        int64_t left = deadline == BROOD_FOREVER ? -1 : deadline - bri_now_ns();
-        struct timespec limit = {0, 0};
+    int error;
 
-        if (left > 0)
-            limit = (struct timespec){(time_t)(left / BRI_NS_PER_S), (long)(left % BRI_NS_PER_S)};
-        if (ppoll(&watch, 1, deadline == BROOD_FOREVER ? NULL : &limit, NULL) == 1)
-            return 0;
-        if (deadline != BROOD_FOREVER && bri_now_ns() >= deadline)
-            return -ETIMEDOUT;
-    }
+    do
+        error = bri_pidfd_wait_once(pidfd, deadline);
+    while (error == -EINTR);
+    return error;
 }
 
 struct detach {

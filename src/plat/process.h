@@ -16,7 +16,8 @@ int bri_process_has_ended(pid_t pid, uint64_t start_time);
 int bri_pidfd_open(pid_t pid);
 int bri_pidfd_signal(int pidfd, int signal);
 int bri_pidfd_has_ended(int pidfd);
-/* 0, or -ETIMEDOUT. */
+/* Until it has ended: 0, or -ETIMEDOUT; the first also -EINTR, when a signal's handler has run. */
+int bri_pidfd_wait_once(int pidfd, int64_t deadline);
 int bri_pidfd_wait(int pidfd, int64_t deadline);
 
 /*

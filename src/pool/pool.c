@@ -299,11 +299,23 @@ static int have_all_started(void *argument)
     return started == pool->shared->workers || bri_pool_is_over(pool);
 }
 
+static int interrupt(brood_pool *pool)
+{
+    bri_pool_advance(pool->shared, BRI_POOL_TERMINATING);
+    ring_supervisor(pool);
+    return bri_fail_wait(-EINTR, "the workers have not started yet");
+}
+
 static int wait_until_started(brood_pool *pool)
 {
-    while (bri_wait(&pool->shared->event, have_all_started, pool, bri_after_ns(SLICE_MS * BRI_NS_PER_MS), 0) <
-           0)
+    int met;
+
+    while ((met = bri_wait(&pool->shared->event, have_all_started, pool,
+                           bri_after_ns(SLICE_MS * BRI_NS_PER_MS), 0)) < 0) {
+        if (met == -EINTR)
+            return interrupt(pool);
         bri_pool_look_after(pool);
+    }
     if (bri_pool_state_of(pool->shared) < BRI_POOL_BROKEN)
         return 0;
     if (bri_load_acquire(&pool->shared->reason) == BRI_REASON_RESOURCES) {
@@ -403,8 +415,11 @@ static int join(brood_pool *pool, int64_t deadline)
 {
     for (;;) {
         int64_t slice = bri_earlier(deadline, bri_after_ns(SLICE_MS * BRI_NS_PER_MS));
-        if (bri_wait(&pool->shared->event, is_over, pool, slice, 0) > 0)
-            return pool->supervisor_fd < 0 ? 0 : bri_pidfd_wait(pool->supervisor_fd, deadline);
+        int met = bri_wait(&pool->shared->event, is_over, pool, slice, 0);
+        if (met == -EINTR)
+            return met;
+        if (met > 0)
+            return pool->supervisor_fd < 0 ? 0 : bri_wait_for_end(pool->supervisor_fd, deadline);
         if (bri_now_ns() >= deadline)
             return -ETIMEDOUT;
         bri_pool_look_after(pool);
@@ -422,9 +437,8 @@ int brood_pool_join(brood_pool *pool, int64_t deadline)
     if (bri_pool_state_of(pool->shared) == BRI_POOL_RUNNING)
         return bri_fail(EBUSY,
                         "the pool still takes jobs: call brood_pool_close or brood_pool_terminate first");
-    if (join(pool, deadline) < 0)
-        return bri_fail(ETIMEDOUT, "the pool's workers have not ended yet");
-    return 0;
+    error = join(pool, deadline);
+    return error < 0 ? bri_fail_wait(error, "the pool's workers have not ended yet") : 0;
 }
 
 int brood_pool_destroy(brood_pool *pool)
@@ -435,7 +449,8 @@ int brood_pool_destroy(brood_pool *pool)
     if (error < 0)
         return error;
     brood_pool_terminate(pool);
-    join(pool, BROOD_FOREVER);
+    while (join(pool, BROOD_FOREVER) == -EINTR) { /* its end is bounded, and it is not left half-done */
+    }
     if (!remove_live(pool)) /* another thread was quicker */
         return bri_fail(EINVAL, "pool was destroyed by another thread at the same time");
     if (pool->supervisor_fd >= 0)

@@ -62,7 +62,10 @@ static int wait_until_ready(brood_result *result, int64_t deadline)
     for (int64_t slice = SLICE_MS * BRI_NS_PER_MS;;
          slice = bri_earlier(slice * 2, SLICE_LONGEST_MS * BRI_NS_PER_MS)) {
         int64_t until = deadline == BROOD_NOW ? BROOD_NOW : bri_earlier(deadline, bri_after_ns(slice));
-        if (bri_wait(&result->job->event, is_ready, result, until, 0) > 0)
+        int met = bri_wait(&result->job->event, is_ready, result, until, 0);
+        if (met == -EINTR)
+            return bri_fail_wait(met, "the result is not ready yet");
+        if (met > 0)
             return 0;
         bri_pool_look_after(result->pool);
         if (deadline == BROOD_NOW || bri_now_ns() >= deadline)

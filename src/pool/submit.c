@@ -26,14 +26,20 @@ static int has_room(void *argument)
 }
 
 /* Law 7: more than BRI_RING jobs that nobody has begun make the submitter wait. */
-static void wait_for_room(brood_pool *pool)
+static int wait_for_room(brood_pool *pool)
 {
-    while (bri_wait(&pool->shared->room, has_room, pool, bri_after_ns(SLICE_MS * BRI_NS_PER_MS), 0) < 0) {
+    int met;
+
+    while ((met = bri_wait(&pool->shared->room, has_room, pool, bri_after_ns(SLICE_MS * BRI_NS_PER_MS), 0)) <
+           0) {
+        if (met == -EINTR)
+            return bri_fail_wait(met, "the pool has no room for a further job");
         pthread_mutex_unlock(&pool->lock);
         bri_pool_look_after(pool);
         bri_pool_is_over(pool);
         pthread_mutex_lock(&pool->lock);
     }
+    return 0;
 }
 
 int bri_pool_offer(brood_pool *pool, struct bri_job_shm *job, uint64_t *ret_index)
@@ -42,8 +48,9 @@ int bri_pool_offer(brood_pool *pool, struct bri_job_shm *job, uint64_t *ret_inde
     uint64_t chunks = job->chunks;
 
     pthread_mutex_lock(&pool->lock);
-    wait_for_room(pool);
-    int error = bri_pool_trouble(pool, job->notify == 0); /* an imap that began before the close goes on */
+    int error = wait_for_room(pool);
+    if (error == 0)
+        error = bri_pool_trouble(pool, job->notify == 0); /* an imap that began before the close goes on */
     if (error == 0) {
         uint64_t tail = bri_load_relaxed(&shared->tail);
         job->number = (bri_load_relaxed(&shared->next_number) + 1) & ((1u << JOB_NUMBER_BITS) - 1);

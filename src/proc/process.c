@@ -227,14 +227,14 @@ static int join_orphan(brood_process *process, int64_t deadline)
 
     bri_report_if_ended(process->keeper);
     int fd = bri_watch(child);
-    int error = fd >= 0        ? bri_pidfd_wait(fd, deadline)
+    int error = fd >= 0        ? bri_wait_for_end(fd, deadline)
                 : fd == -ESRCH ? 0
                                : bri_wait(&process->record->event, has_child_ended, process, deadline,
                                           SLICE_MS * BRI_NS_PER_MS);
     if (fd >= 0)
         close(fd);
     if (error < 0)
-        return bri_fail(ETIMEDOUT, "process %s still runs", process->name);
+        return bri_fail_wait(error, "process %s still runs", process->name);
     bri_report_if_ended(child);
     return 0;
 }
@@ -249,8 +249,9 @@ int brood_process_join(brood_process *process, int64_t deadline)
         return bri_fail(EINVAL, "deadline is negative: use brood_after_ms, BROOD_NOW or BROOD_FOREVER");
     if (state_of(process) == BRI_PROCESS_ENDED)
         return 0;
-    if (process->fd >= 0 && bri_pidfd_wait(process->fd, deadline) < 0)
-        return bri_fail(ETIMEDOUT, "process %s still runs", process->name);
+    error = process->fd >= 0 ? bri_wait_for_end(process->fd, deadline) : 0;
+    if (error < 0)
+        return bri_fail_wait(error, "process %s still runs", process->name);
     return state_of(process) == BRI_PROCESS_ENDED ? 0 : join_orphan(process, deadline);
 }
 

@@ -160,9 +160,10 @@ static int try_get(void *argument)
 static int say_why(struct getting *getting, int error)
 {
     switch (error) {
+    case -EINTR:
     case -ETIMEDOUT:
         bri_bell_quiet(&getting->queue->bell, bri_queue_is_readable, getting->queue);
-        return bri_fail(ETIMEDOUT, "the queue was empty until the deadline");
+        return bri_fail_wait(error, "the queue was empty until the deadline");
     case -ESHUTDOWN:
         return bri_fail(ESHUTDOWN, "the queue is closed and drained: nothing will come any more");
     case -EMSGSIZE:

@@ -159,9 +159,9 @@ static int try_put(void *argument)
 
 static int say_why(int error)
 {
-    if (error == -ETIMEDOUT)
-        return bri_fail(ETIMEDOUT,
-                        "the queue was full until the deadline: take messages out, or raise its bounds");
+    if (error == -ETIMEDOUT || error == -EINTR)
+        return bri_fail_wait(error,
+                             "the queue was full until the deadline: take messages out, or raise its bounds");
     if (error == -ESHUTDOWN)
         return bri_fail(ESHUTDOWN, "the queue is closed: nothing can be put any more");
     return error;

@@ -7,6 +7,7 @@
 #include "base/time.h"
 #include "brood.h"
 #include "plat/futex.h"
+#include "plat/process.h"
 
 enum { SPIN_ROUNDS = 200, RELAX_PER_ROUND = 8, SLICE_GROWTH = 8 };
 
@@ -71,13 +72,28 @@ static int64_t slice_end(int64_t deadline, int64_t slice_ns)
     return slice_ns > 0 ? bri_earlier(deadline, bri_after_ns(slice_ns)) : deadline;
 }
 
-static void sleep_once(_Atomic uint32_t *event, uint32_t key, uint32_t obituary, int64_t until)
+static int (*_Atomic interrupt_check)(void);
+
+void brood_on_interrupt(int (*check)(void))
+{
+    bri_store_release(&interrupt_check, check);
+}
+
+int bri_is_interrupted(void)
+{
+    int (*check)(void) = bri_load_acquire(&interrupt_check);
+
+    return check != NULL && check() != 0;
+}
+
+static int sleep_once(_Atomic uint32_t *event, uint32_t key, uint32_t obituary, int64_t until)
 {
     _Atomic uint32_t *idle = &bri_slot_of(bri_self())->idle;
 
     bri_store_relaxed(idle, 1u);
-    bri_event_sleep(event, key, obituary, until);
+    int slept = bri_event_sleep(event, key, obituary, until);
     bri_store_relaxed(idle, 0u);
+    return slept;
 }
 
 int bri_wait(_Atomic uint32_t *event, bri_condition *condition, void *argument, int64_t deadline,
@@ -96,9 +112,20 @@ int bri_wait(_Atomic uint32_t *event, bri_condition *condition, void *argument, 
         met = condition(argument);
         if (met == 0 && deadline != BROOD_FOREVER && bri_now_ns() >= deadline)
             return -ETIMEDOUT;
-        if (met == 0)
-            sleep_once(event, key, obituary, slice_end(deadline, slice_ns));
+        if (met == 0 && sleep_once(event, key, obituary, slice_end(deadline, slice_ns)) < 0 &&
+            bri_is_interrupted())
+            return -EINTR; /* asked after slices too: a signal may come right before the sleep */
         slice_ns = bri_earlier(slice_ns * 2, longest_slice);
     }
     return met;
+}
+
+int bri_wait_for_end(int pidfd, int64_t deadline)
+{
+    int error;
+
+    do
+        error = bri_pidfd_wait_once(pidfd, deadline);
+    while (error == -EINTR && !bri_is_interrupted());
+    return error;
 }

@@ -44,7 +44,7 @@ static inline uint32_t bri_event_prepare(_Atomic uint32_t *event)
 }
 
 /* Sleeps until signalled since `key`, a death in the arena since `obituary` (from bri_obituary_key, read before the condition), or the
- * deadline: -ETIMEDOUT.  May return 0 for no reason. */
+ * deadline: -ETIMEDOUT; or until a signal's handler has run: -EINTR.  May return 0 for no reason. */
 int bri_event_sleep(_Atomic uint32_t *event, uint32_t key, uint32_t obituary, int64_t deadline);
 
 void bri_event_signal_slow(_Atomic uint32_t *event, int count);
@@ -65,11 +65,17 @@ static inline uint32_t bri_obituary_key(void)
 /* Wakes everybody who sleeps in the arena; after the dead one's things are passed on. */
 void bri_obituary_publish(void);
 
-/* THE wait loop.  Calls condition(argument) until it is not 0 and returns that, or -ETIMEDOUT.  The condition may change state (try to
+/* Has something outside of brood asked for the calling thread's wait to end (brood_on_interrupt)? */
+int bri_is_interrupted(void);
+
+/* THE wait loop.  Calls condition(argument) until it is not 0 and returns that, or -ETIMEDOUT, or -EINTR (brood_on_interrupt).  The condition may change state (try to
  * acquire); it must be safe to call again.  Spins for a short while first where there is a CPU to spare (law 6).  `slice_ns` > 0: looks again
  * at least that often, for conditions that depend on a process that nobody watches; 0: never without cause. */
 typedef int bri_condition(void *argument);
 int bri_wait(_Atomic uint32_t *event, bri_condition *condition, void *argument, int64_t deadline,
              int64_t slice_ns);
+
+/* The same for the end of a process: 0, -ETIMEDOUT, or -EINTR. */
+int bri_wait_for_end(int pidfd, int64_t deadline);
 
 #endif
