@@ -124,6 +124,23 @@ int brood_arena_create(const brood_arena_options *options);
  * thread one · fork shared (whoever is the last) · signal no · kill atomic */
 int brood_arena_destroy(void);
 
+/* What a process needs that is not forked from one of the arena's, but started by exec: it attaches, and from then on takes part as a forked
+ * one does.  How the descriptor gets there (inheritance, SCM_RIGHTS) and the numbers is the caller's business. */
+typedef struct brood_arena_ticket {
+    size_t size; /* in: sizeof (brood_arena_ticket) */
+    int fd;      /* the arena's memory: the library's own, close-on-exec, not to be closed; in the other process whichever duplicate arrived */
+    uint64_t base, window_bytes; /* where it is mapped, in every process */
+} brood_arena_ticket;
+
+/* The ticket to this process's arena, which is made if there is none.  -EINVAL: ret_ticket.  thread any · fork shared · signal no · kill atomic */
+int brood_arena_ticket_get(brood_arena_ticket *ret_ticket);
+
+/* Takes part in the arena of the ticket; before anything else of brood is called.  ticket->fd is duplicated and stays the caller's.
+ * -EALREADY: this process has an arena.  -EINVAL: no ticket, or of another version of brood.  -EADDRINUSE: something else lies where the arena
+ * has to be; it is put where that is unlikely (never seen on x86-64 without sanitizers).  -ENOMEM, -EMFILE, -EAGAIN.
+ * thread any · fork shared · signal no · kill atomic */
+int brood_arena_attach(const brood_arena_ticket *ticket);
+
 typedef struct brood_arena_stats {
     size_t size;           /* in: sizeof (brood_arena_stats) */
     uint64_t max_bytes;    /* the bound */

@@ -20,6 +20,9 @@
 #define MAGIC         UINT64_C(0x31646f6f7262) /* "brood1" */
 #define DEFAULT_BYTES (UINT64_C(1) << 40)
 #define LEAST_BYTES   (UINT64_C(1) << 24)
+#define FIRST_PLACE   (UINT64_C(0x20) << 40)
+#define LAST_PLACE    (UINT64_C(0x50) << 40)
+#define PLACE_STEP    (UINT64_C(0x08) << 40)
 
 struct bri_arena *bri_arena_current;
 static struct bri_identity nobody = {0, PTHREAD_MUTEX_INITIALIZER};
@@ -48,13 +51,29 @@ static void lay_out(uint64_t max_bytes, struct layout *layout)
     layout->window_bytes = layout->pages_at + layout->max_bytes;
 }
 
+/*
+ * The window lies, where that is free, at a place far from where the kernel puts programs, libraries and stacks, whatever its randomisation
+ * (Documentation/arch/x86/x86_64/mm.rst: user space has 47 bits; mmap's area is at its top, programs at 2/3): a process that is exec'd has to
+ * map it at the same address.  Before Linux 4.17 the place is only a hint, which does as well.
+ */
+static void *map_at_free_place(int memfd, uint64_t bytes)
+{
+    for (uint64_t place = FIRST_PLACE; place < LAST_PLACE; place += PLACE_STEP) {
+        void *base = mmap((void *)(uintptr_t)place, bytes,
+                          PROT_READ | PROT_WRITE, /* NOLINT(performance-no-int-to-ptr) */
+                          MAP_SHARED | MAP_NORESERVE | MAP_FIXED_NOREPLACE, memfd, 0);
+        if (base != MAP_FAILED)
+            return base;
+    }
+    return mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, memfd, 0);
+}
+
 /* Address space may be short (ulimit -v, 32 bits of it under valgrind): the default bound halves until it fits; one that was asked for does not. */
 static void *reserve(int memfd, uint64_t max_bytes, struct layout *layout)
 {
     for (uint64_t bytes = max_bytes != 0 ? max_bytes : DEFAULT_BYTES;; bytes /= 2) {
         lay_out(bytes, layout);
-        void *base =
-            mmap(NULL, layout->window_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, memfd, 0);
+        void *base = map_at_free_place(memfd, layout->window_bytes);
         if (base != MAP_FAILED || max_bytes != 0 || bytes / 2 < LEAST_BYTES)
             return base;
     }
@@ -140,14 +159,68 @@ static int map_window(uint64_t max_bytes)
     return error;
 }
 
-static int make_arena(uint64_t max_bytes, struct bri_identity **ret_identity)
+/* Is what the ticket leads to an arena, laid out as this library does it? */
+static int check_window(const brood_arena_ticket *ticket)
+{
+    const struct bri_header_shm *header = the_arena.header;
+    struct layout layout;
+
+    lay_out(header->max_bytes, &layout);
+    if (header->magic == MAGIC && header->window_bytes == ticket->window_bytes &&
+        layout.window_bytes == ticket->window_bytes && layout.pages_at == header->pages_at)
+        return 0;
+    return bri_fail(EINVAL, "ticket->fd is no arena of this version of brood");
+}
+
+static int map_of_ticket(const brood_arena_ticket *ticket)
+{
+    struct stat status;
+
+    if (fstat(the_arena.memfd, &status) != 0 || (uint64_t)status.st_size < sizeof(struct bri_header_shm) ||
+        fcntl(the_arena.memfd, F_GET_SEALS) < 0 || !(fcntl(the_arena.memfd, F_GET_SEALS) & F_SEAL_SHRINK))
+        return bri_fail(EINVAL, "ticket->fd is no arena's descriptor");
+    void *place = (void *)(uintptr_t)ticket->base; /* NOLINT(performance-no-int-to-ptr) */
+    void *base = mmap(place, ticket->window_bytes, PROT_READ | PROT_WRITE,
+                      MAP_SHARED | MAP_NORESERVE | MAP_FIXED_NOREPLACE, the_arena.memfd, 0);
+    if (base == MAP_FAILED && errno != EEXIST)
+        return bri_fail_os(ENOMEM, "cannot map %llu bytes of the arena",
+                           (unsigned long long)ticket->window_bytes);
+    if (base != place) {
+        if (base != MAP_FAILED)
+            munmap(base, ticket->window_bytes);
+        return bri_fail(EADDRINUSE, "the arena's addresses (%p) are in use in this process", place);
+    }
+    madvise(base, ticket->window_bytes, MADV_DONTDUMP);
+    the_arena.base = base;
+    the_arena.header = base;
+    int error = check_window(ticket);
+    if (error < 0)
+        munmap(base, ticket->window_bytes);
+    return error;
+}
+
+static int open_ticket(const brood_arena_ticket *ticket)
+{
+    the_arena.memfd = fcntl(ticket->fd, F_DUPFD_CLOEXEC, 0);
+    if (the_arena.memfd < 0)
+        return bri_fail_os(errno == EBADF ? EINVAL : errno, "ticket->fd (%d) cannot be duplicated",
+                           ticket->fd);
+    return map_of_ticket(ticket);
+}
+
+static int open_new(uint64_t max_bytes)
+{
+    the_arena.memfd = make_memfd();
+    return the_arena.memfd < 0 ? the_arena.memfd : map_window(max_bytes);
+}
+
+static int make_arena(const struct bri_arena_wish *wish, struct bri_identity **ret_identity)
 {
     int error = make_identity(ret_identity);
 
     if (error < 0)
         return error;
-    the_arena.memfd = make_memfd();
-    error = the_arena.memfd < 0 ? the_arena.memfd : map_window(max_bytes);
+    error = wish->ticket != NULL ? open_ticket(wish->ticket) : open_new(wish->max_bytes);
     if (error < 0) {
         if (the_arena.memfd >= 0)
             close(the_arena.memfd);
@@ -171,14 +244,14 @@ static struct bri_identity *lock_identity(void)
 }
 
 /* The new identity is shown to the other threads last: they take its name for the sign that there is an arena. */
-int bri_arena_open(uint64_t max_bytes, int must_be_new)
+int bri_arena_open(const struct bri_arena_wish *wish)
 {
     struct bri_identity *locked = lock_identity(), *identity = locked;
     int error = 0;
 
     if (bri_arena_current == NULL)
-        error = make_arena(max_bytes, &identity);
-    else if (must_be_new)
+        error = make_arena(wish, &identity);
+    else if (wish->must_be_new)
         error = bri_fail(EALREADY,
                          "this process has an arena already: call brood_arena_create before everything else");
     if (error == 0 && bri_load_acquire(&identity->name) == 0)
@@ -193,7 +266,7 @@ int bri_arena_enter(void)
 {
     if (bri_self() != 0)
         return 0;
-    return bri_arena_open(0, 0);
+    return bri_arena_open(&(const struct bri_arena_wish){0});
 }
 
 int bri_arena_holds(const void *memory, size_t bytes)
@@ -218,7 +291,32 @@ int brood_arena_create(const brood_arena_options *options)
     if (known.max_bytes != 0 && (known.max_bytes < 1024 * 1024 || known.max_bytes > UINT64_C(1) << 46))
         return bri_fail(EINVAL, "options->max_bytes is %llu: from 1 MiB to 64 TiB, or 0 for the default",
                         (unsigned long long)known.max_bytes);
-    return bri_arena_open(known.max_bytes, 1);
+    return bri_arena_open(&(const struct bri_arena_wish){.max_bytes = known.max_bytes, .must_be_new = 1});
+}
+
+int brood_arena_ticket_get(brood_arena_ticket *ret_ticket)
+{
+    if (ret_ticket == NULL || ret_ticket->size < sizeof *ret_ticket)
+        return bri_fail(EINVAL,
+                        "ret_ticket is NULL or its size too small: set size to sizeof (brood_arena_ticket)");
+    int error = bri_arena_enter();
+    if (error < 0)
+        return error;
+    ret_ticket->fd = the_arena.memfd;
+    ret_ticket->base = (uint64_t)(uintptr_t)the_arena.base;
+    ret_ticket->window_bytes = the_arena.header->window_bytes;
+    return 0;
+}
+
+int brood_arena_attach(const brood_arena_ticket *ticket)
+{
+    if (ticket == NULL || ticket->size < sizeof *ticket)
+        return bri_fail(EINVAL,
+                        "ticket is NULL or its size too small: pass what brood_arena_ticket_get gave");
+    if (ticket->base == 0 || ticket->base % 4096 != 0 || ticket->window_bytes < sizeof(struct bri_header_shm))
+        return bri_fail(EINVAL,
+                        "ticket->base or ticket->window_bytes is not what brood_arena_ticket_get gave");
+    return bri_arena_open(&(const struct bri_arena_wish){.ticket = ticket, .must_be_new = 1});
 }
 
 static int others_are_there(void)

@@ -124,8 +124,14 @@ struct bri_identity {
 };
 extern struct bri_identity *_Atomic bri_identity; /* never NULL; stored with release once its name is there */
 
-/* Makes the arena if there is none.  max_bytes 0: the default.  0, -EALREADY when `must_be_new`, -ENOMEM, -EMFILE, -ENFILE. */
-int bri_arena_open(uint64_t max_bytes, int must_be_new);
+struct bri_arena_wish {
+    uint64_t max_bytes; /* 0: the default */
+    int must_be_new;
+    const struct brood_arena_ticket *ticket; /* or NULL: somebody else's arena, see brood_arena_attach */
+};
+
+/* Opens the arena if this process has none.  0, -EALREADY when it must be new, -ENOMEM, -EMFILE, -ENFILE; with a ticket also -EINVAL, -EADDRINUSE. */
+int bri_arena_open(const struct bri_arena_wish *wish);
 
 /* For public functions: sees to it that there is an arena and that this process has a slot in it (a forked one joins at its first
  * call).  0; -ENOMEM, -EMFILE, -ENFILE from making it; -EAGAIN: the roster is full. */

@@ -368,8 +368,8 @@ static inline brood_arena_stats stats_now(void)
 static inline void print_block(struct bri_block_shm *block, uint64_t tag, void *argument)
 {
     static const char *const kinds[BRI_KINDS] = {
-        "none", "lock",    "rlock",   "semaphore", "condition", "event", "barrier", "queue",   "ledger",
-        "user", "segment", "message", "process",   "pool",      "job",   "data",    "failure", "reply"};
+        "none",    "lock",    "rlock",   "semaphore", "condition", "event", "barrier", "queue", "user",
+        "segment", "message", "process", "pool",      "job",       "data",  "failure", "reply"};
 
     if (++*(uint32_t *)argument <= LEFT_MOST)
         printf("#   a %s of %llu bytes at %llu, owner %x, aux %llx %llx %llx\n", kinds[bri_tag_kind(tag)],
