@@ -395,6 +395,30 @@ typedef struct brood_stream brood_stream;
  * value is an error of its own, kept in the item's outcome as if by brood_task_fail(task, value, ""). */
 typedef int brood_function(brood_task *task, const void *item, void *result);
 
+/* Where a supervisor finds its pool; see brood_pool_supervise.  Numbers: to be passed on in any way. */
+typedef struct brood_pool_ticket {
+    size_t size;
+    uint64_t pool;
+    uint64_t anchor; /* where the anchor function lies in the owner */
+    uint32_t supervisor;
+} brood_pool_ticket;
+
+/* For hosts that have to know of forks, interpreters above all.  Each may be NULL.  The owner's are called in whichever of its threads starts a
+ * supervisor: at create, and in a wait that finds that the supervisor was killed. */
+typedef struct brood_pool_hooks {
+    size_t size;
+    void (*before_fork)(void *argument);   /* in the owner */
+    void (*after_fork)(void *argument);    /* in the owner, forked or not */
+    void (*worker_begins)(void *argument); /* in each worker, which is a copy of the owner as of before_fork; before the initializer */
+    void (*worker_ends)(void *argument);   /* in a worker that ends by itself */
+    /* Instead of a fork of the owner: starts a process, by exec or however, that attaches to the arena and calls brood_pool_supervise(ticket).
+     * Its pid, or a negative errno. */
+    int (*start_supervisor)(void *argument, const brood_pool_ticket *ticket);
+    brood_function *anchor; /* with start_supervisor: a function of the module in which the task functions lie */
+    void *argument;
+} brood_pool_hooks;
+#define BROOD_POOL_HOOKS(...) (&(const brood_pool_hooks){sizeof(brood_pool_hooks), __VA_ARGS__})
+
 typedef struct brood_pool_options {
     size_t size;
     uint32_t workers; /* default brood_cpu_count(); at most 1024 */
@@ -403,6 +427,8 @@ typedef struct brood_pool_options {
     int (*initializer)(void *argument); /* runs first in each worker; not 0: the pool fails to start */
     void *initializer_argument;
     uint32_t grace_ms; /* terminate: from SIGTERM to SIGKILL; default 500 */
+    uint32_t in_background; /* 1: create does not wait until the workers have started */
+    const brood_pool_hooks *hooks; /* copied */
 } brood_pool_options;
 #define BROOD_POOL_OPTIONS(...) (&(const brood_pool_options){sizeof(brood_pool_options), __VA_ARGS__})
 
@@ -413,6 +439,13 @@ typedef struct brood_pool_options {
  * -EINVAL: workers over 1024, ret_pool NULL.  -E2BIG: options.  -EAGAIN: no more processes.  -ENOMEM.  -EMFILE, -ENFILE.
  * -ENOTRECOVERABLE: the initializer failed, or the workers died in it.  thread any · fork shared (a worker may create a pool) · signal no */
 int brood_pool_create(const brood_pool_options *options, brood_pool **ret_pool);
+
+/* Makes the calling process, which has attached to the arena, the supervisor of the pool of the ticket: it forks the workers from itself.
+ * Does not return then; in the main thread, with no other threads about.  `options`: initializer and hooks for the workers.  `anchor`: the same
+ * function as in the owner's hooks.
+ * -EINVAL: no such pool, or the ticket was used.  -ECANCELED: the owner has died meanwhile.  -E2BIG: options.
+ * thread one · fork shared · signal no · kill atomic */
+int brood_pool_supervise(const brood_pool_ticket *ticket, const brood_pool_options *options, brood_function *anchor);
 
 /* How one item ended. */
 enum brood_outcome_kind {

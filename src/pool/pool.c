@@ -163,7 +163,30 @@ int bri_pool_trouble(brood_pool *pool, int for_submission)
 
 /* --- the supervisor --- */
 
-static int fork_supervisor(brood_pool *pool)
+static pid_t fork_supervisor(brood_pool *pool, bri_name name)
+{
+    struct bri_supervise supervise = {.pool = pool, .name = name};
+
+    bri_flush_output();
+    if (pool->hooks.before_fork != NULL)
+        pool->hooks.before_fork(pool->hooks.argument);
+    pid_t pid = bri_fork_detached(bri_supervisor_main, &supervise);
+    if (pool->hooks.after_fork != NULL)
+        pool->hooks.after_fork(pool->hooks.argument);
+    return pid;
+}
+
+static pid_t exec_supervisor(brood_pool *pool, bri_name name)
+{
+    brood_pool_ticket ticket = {.size = sizeof ticket,
+                                .pool = bri_offset_of(pool->shared),
+                                .anchor = (uint64_t)(uintptr_t)pool->hooks.anchor,
+                                .supervisor = name};
+
+    return pool->hooks.start_supervisor(pool->hooks.argument, &ticket);
+}
+
+static int start_supervisor(brood_pool *pool)
 {
     struct bri_supervise supervise = {.pool = pool};
     int error = bri_roster_claim(BRI_ROLE_SUPERVISOR, &supervise.name);
@@ -173,9 +196,9 @@ static int fork_supervisor(brood_pool *pool)
     if (pool->supervisor_fd >= 0)
         close(pool->supervisor_fd);
     pool->supervisor_fd = -1;
-    bri_flush_output();
     bri_store_release(&pool->shared->supervisor, supervise.name);
-    pid_t pid = bri_fork_detached(bri_supervisor_main, &supervise);
+    pid_t pid = pool->hooks.start_supervisor != NULL ? exec_supervisor(pool, supervise.name)
+                                                     : fork_supervisor(pool, supervise.name);
     if (pid < 0) {
         bri_roster_cancel(supervise.name);
         return bri_fail_os(-pid, "cannot start the pool's supervisor");
@@ -217,7 +240,7 @@ static void replace_supervisor(brood_pool *pool)
     if (bri_is_alive(dead) || bri_pool_state_of(pool->shared) >= BRI_POOL_BROKEN)
         return;
     bri_trace("owner: the supervisor was killed, starting another");
-    if (++pool->supervisor_restarts <= SUPERVISORS_MAX && fork_supervisor(pool) == 0) {
+    if (++pool->supervisor_restarts <= SUPERVISORS_MAX && start_supervisor(pool) == 0) {
         bri_wait(&pool->shared->event, has_entered, pool, BROOD_FOREVER, BRI_NS_PER_MS);
         pool->supervisor_fd = bri_watch(bri_load_acquire(&pool->shared->supervisor));
         return;
@@ -247,10 +270,23 @@ void bri_pool_look_after(brood_pool *pool)
 
 /* --- create --- */
 
-static int check_options(const brood_pool_options *options, brood_pool_options *ret_options)
+static int check_hooks(const brood_pool_options *options, brood_pool_hooks *ret_hooks)
+{
+    int error = bri_options_take(options->hooks, ret_hooks, sizeof *ret_hooks, "options->hooks");
+
+    if (error == 0 && ret_hooks->start_supervisor != NULL && ret_hooks->anchor == NULL)
+        return bri_fail(EINVAL, "options->hooks->anchor is NULL: with start_supervisor, pass a function of "
+                                "the module of the task functions");
+    return error;
+}
+
+static int check_options(const brood_pool_options *options, brood_pool_options *ret_options,
+                         brood_pool_hooks *ret_hooks)
 {
     int error = bri_options_take(options, ret_options, sizeof *ret_options, "options");
 
+    if (error == 0)
+        error = check_hooks(ret_options, ret_hooks);
     if (error < 0)
         return error;
     if (ret_options->workers > WORKERS_MAX)
@@ -333,11 +369,11 @@ static int start(brood_pool *pool)
     if (error < 0)
         return error;
     pthread_sigmask(SIG_SETMASK, NULL, &pool->mask);
-    error = fork_supervisor(pool);
+    error = start_supervisor(pool);
     if (error == 0) {
         bri_wait(&pool->shared->event, has_entered, pool, BROOD_FOREVER, BRI_NS_PER_MS);
         pool->supervisor_fd = bri_watch(bri_load_acquire(&pool->shared->supervisor));
-        error = wait_until_started(pool);
+        error = pool->options.in_background ? 0 : wait_until_started(pool);
     }
     return error;
 }
@@ -345,7 +381,8 @@ static int start(brood_pool *pool)
 int brood_pool_create(const brood_pool_options *options, brood_pool **ret_pool)
 {
     brood_pool_options known;
-    int error = check_options(options, &known);
+    brood_pool_hooks hooks;
+    int error = check_options(options, &known, &hooks);
 
     if (error < 0)
         return error;
@@ -360,6 +397,7 @@ int brood_pool_create(const brood_pool_options *options, brood_pool **ret_pool)
         return bri_fail(ENOMEM, "no memory for a pool handle");
     }
     pool->options = known;
+    pool->hooks = hooks;
     pool->owner = bri_self();
     pool->references = 1;
     pool->supervisor_fd = -1;
@@ -378,6 +416,49 @@ int brood_pool_create(const brood_pool_options *options, brood_pool **ret_pool)
     }
     *ret_pool = pool;
     return 0;
+}
+
+/* Its owner has claimed the name for us. */
+static int check_ticket(const brood_pool_ticket *ticket)
+{
+    if (ticket == NULL || ticket->size < sizeof *ticket)
+        return bri_fail(EINVAL, "ticket is NULL or its size too small: pass what start_supervisor was given");
+    if (bri_self() == 0)
+        return bri_fail(EINVAL, "this process has not attached to the arena: call brood_arena_attach first");
+    if (!bri_arena_holds(bri_at(ticket->pool), sizeof(struct bri_pool_shm)) ||
+        !bri_heap_is(bri_at(ticket->pool), BRI_KIND_POOL))
+        return bri_fail(EINVAL, "ticket->pool (%llu) is no pool of this arena",
+                        (unsigned long long)ticket->pool);
+    struct bri_pool_shm *shared = bri_at(ticket->pool);
+    if (bri_load_acquire(&shared->supervisor) != ticket->supervisor)
+        return bri_fail(EINVAL, "ticket is not the pool's latest one");
+    enum bri_slot_state state;
+    if (bri_roster_name_at(ticket->supervisor & (BRI_SLOTS - 1), &state) != ticket->supervisor ||
+        state == BRI_SLOT_DEAD)
+        return bri_fail(ECANCELED, "the pool's owner has died meanwhile");
+    return state == BRI_SLOT_CLAIMED ? 0 : bri_fail(EINVAL, "ticket was used: the pool has its supervisor");
+}
+
+int brood_pool_supervise(const brood_pool_ticket *ticket, const brood_pool_options *options,
+                         brood_function *anchor)
+{
+    static brood_pool pool;
+    int error = check_ticket(ticket);
+
+    if (error == 0)
+        error = check_options(options, &pool.options, &pool.hooks);
+    if (error < 0)
+        return error;
+    if (anchor == NULL)
+        return bri_fail(EINVAL, "anchor is NULL: pass the function that the owner's hooks name");
+    pool.shared = bri_at(ticket->pool);
+    pool.owner = pool.shared->owner;
+    pool.code_shift = (uint64_t)(uintptr_t)anchor - ticket->anchor;
+    pool.supervisor_fd = -1;
+    pthread_sigmask(SIG_SETMASK, NULL, &pool.mask);
+    bri_roster_leave(); /* the name that it attached with; the one it is to have is claimed */
+    bri_supervisor_main(&(struct bri_supervise){.pool = &pool, .name = ticket->supervisor});
+    return bri_fail(ECANCELED, "the pool's owner has died meanwhile"); /* not reached */
 }
 
 /* --- the end --- */

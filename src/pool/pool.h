@@ -140,6 +140,8 @@ struct brood_pool {
     uint32_t supervisor_restarts;
     struct bri_modules modules; /* where functions may lie */
     brood_pool_options options;
+    brood_pool_hooks hooks;
+    uint64_t code_shift; /* in a process that was exec'd: where functions lie, minus where they lie in the owner */
     sigset_t mask;           /* the workers' */
     struct bri_limbo *limbo; /* to be freed once they are complete and nobody visits them */
     size_t limbo_count, limbo_room, limbo_next;

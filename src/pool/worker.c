@@ -26,6 +26,8 @@ struct brood_task {
 
 enum { NO_MEMORY_EXIT = 121 };
 
+static uint64_t code_shift; /* of this worker's pool */
+
 /* --- for task functions --- */
 
 int brood_task_fail(brood_task *task, int code, const char *text)
@@ -145,7 +147,7 @@ struct cursor {
 
 static struct cursor cursor_at(const struct bri_job_shm *job, uint64_t item)
 {
-    struct cursor cursor = {.function = (brood_function *)(uintptr_t)job->function,
+    struct cursor cursor = {.function = (brood_function *)(uintptr_t)(job->function + code_shift),
                             .items = bri_at(job->items_at),
                             .item_bytes = job->item_bytes,
                             .result_bytes = job->result_bytes,
@@ -228,6 +230,17 @@ static void initialize(brood_pool *pool, struct bri_seat_shm *seat)
     bri_event_signal(&pool->shared->event, INT_MAX);
 }
 
+/* An idle worker is nobody's wait. */
+static int wait_for_chunk(struct bri_claim *claim)
+{
+    int met;
+
+    do
+        met = bri_wait(&claim->pool->work, bri_claim_any, claim, BROOD_FOREVER, 0);
+    while (met == -EINTR);
+    return met;
+}
+
 _Noreturn void bri_worker_main(brood_pool *pool, uint32_t index)
 {
     struct bri_pool_shm *shared = pool->shared;
@@ -239,8 +252,11 @@ _Noreturn void bri_worker_main(brood_pool *pool, uint32_t index)
     bri_trace("worker %u: begins", index);
     bri_store_release(&seat->pid,
                       (int32_t)getpid()); /* its supervisor may not have come to it yet, or never */
+    code_shift = pool->code_shift;
+    if (pool->hooks.worker_begins != NULL)
+        pool->hooks.worker_begins(pool->hooks.argument);
     initialize(pool, seat);
-    while (bri_wait(&shared->work, bri_claim_any, &claim, BROOD_FOREVER, 0) == BRI_CLAIMED) {
+    while (wait_for_chunk(&claim) == BRI_CLAIMED) {
         uint64_t items = run_chunk(&claim);
         bri_claim_done(&claim);
         done += items;
@@ -254,5 +270,7 @@ _Noreturn void bri_worker_main(brood_pool *pool, uint32_t index)
         bri_job_complete_if_counted(claim.job);
     bri_store_release(&seat->visiting, UINT64_C(0));
     bri_trace("worker %u: leaves after %llu items", index, (unsigned long long)done);
+    if (pool->hooks.worker_ends != NULL)
+        pool->hooks.worker_ends(pool->hooks.argument);
     bri_child_end(0);
 }
