@@ -536,6 +536,8 @@ int brood_stream_destroy(brood_stream *stream);
 
 /* Waits until every item has its outcome.  -ETIMEDOUT.  -EINVAL, -EPERM.  thread any · fork owner · signal no */
 int brood_result_wait(brood_result *result, int64_t deadline);
+/* Waits until one of `count` results of one pool is ready, and returns which (the first that is).  -ETIMEDOUT.  -EINVAL, -EPERM. */
+int brood_result_wait_any(brood_result *const *results, size_t count, int64_t deadline);
 int brood_result_ready(brood_result *result);      /* 1 or 0 */
 int brood_result_successful(brood_result *result); /* 1 or 0; -EAGAIN: not ready */
 size_t brood_result_count(brood_result *result);   /* items; 0 for NULL */

@@ -206,6 +206,26 @@ static void cancelled_in_part(_Atomic int **items)
     assert_ok(brood_result_destroy(result));
 }
 
+/* One of two is held up: the other is found, wherever it stands; then both are. */
+static void any_is_found(_Atomic int **items)
+{
+    brood_result *results[2];
+    long item = 5;
+
+    assert_ok(brood_pool_apply_async(pool, wait_for_gate, items, sizeof *items, 0, &results[0]));
+    assert_refused(brood_result_wait_any(results, 1, BROOD_NOW), ETIMEDOUT, "none");
+    assert_refused(brood_result_wait_any(results, 1, brood_after_ms(10)), ETIMEDOUT, "none");
+    assert_ok(brood_pool_apply_async(pool, triple, &item, sizeof item, sizeof item, &results[1]));
+    assert_int_equal(brood_result_wait_any(results, 2, brood_after_ms(WITHIN_MS)), 1);
+    bri_store_release(items[0], 1);
+    assert_int_equal(brood_result_wait_any(results, 1, brood_after_ms(WITHIN_MS)), 0);
+    assert_refused(brood_result_wait_any(NULL, 1, BROOD_NOW), EINVAL, "results");
+    assert_refused(brood_result_wait_any(results, 0, BROOD_NOW), EINVAL, "count");
+    assert_refused(brood_result_wait_any(results, 2, -1), EINVAL, "deadline");
+    assert_ok(brood_result_destroy(results[0]));
+    assert_ok(brood_result_destroy(results[1]));
+}
+
 /* The task functions wait at gate[0] and count themselves in gate[1]. */
 static void with_gate(void (*function)(_Atomic int **items))
 {
@@ -223,6 +243,12 @@ static void results_tell_how_far_they_are(void **unused)
 {
     (void)unused;
     with_gate(pending_is_said);
+}
+
+static void one_of_several_is_found(void **unused)
+{
+    (void)unused;
+    with_gate(any_is_found);
 }
 
 static void items_that_have_not_begun_are_cancelled(void **unused)
@@ -254,6 +280,7 @@ int main(void)
         clean_test(jobs_may_overlap),
         clean_test(jobs_offered_together_run_together),
         clean_test(results_tell_how_far_they_are),
+        clean_test(one_of_several_is_found),
         clean_test(items_that_have_not_begun_are_cancelled),
         clean_test(results_given_up_are_dropped),
         clean_test(a_hundred_thousand_may_wait),

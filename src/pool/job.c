@@ -105,7 +105,7 @@ static void fill(struct bri_job_shm *job, const struct bri_job_wish *wish, const
     uint64_t bytes = wish->count * wish->item_bytes;
 
     memset(job, 0, layout->items);
-    job->flags = wish->spans != NULL ? BRI_JOB_BYTES : 0;
+    job->flags = (wish->spans != NULL ? BRI_JOB_BYTES : 0) | (wish->is_of_stream ? BRI_JOB_STREAM : 0);
     job->workers = wish->workers;
     job->function = (uint64_t)(uintptr_t)wish->function;
     job->count = wish->count;
@@ -205,8 +205,7 @@ void bri_job_announce(struct bri_job_shm *job)
     bri_offset bell = bri_load_seq_cst(&job->bell);
 
     bri_event_signal(&job->event, INT_MAX);
-    if (job->notify != 0)
-        bri_event_signal(bri_at(job->notify), INT_MAX);
+    bri_event_signal(bri_at(job->notify), INT_MAX);
     if (bell != 0)
         bri_bell_ring(bri_at(bell));
 }

@@ -50,7 +50,10 @@
 
 enum bri_chunk_word { BRI_CHUNK_FREE = 0, BRI_CHUNK_CANCELLED = 0xfffe, BRI_CHUNK_DONE = 0xffff };
 enum bri_job_state { BRI_JOB_ACTIVE, BRI_JOB_COMPLETE };
-enum { BRI_JOB_BYTES = 1 }; /* flags: items and results of differing sizes */
+enum {                     /* flags */
+       BRI_JOB_BYTES = 1,  /* items and results of differing sizes */
+       BRI_JOB_STREAM = 2, /* an item of a stream: may be offered while the pool is closing */
+};
 
 #define BRI_CHUNKS_MAX (UINT64_C(1) << 31)
 #define BRI_ITEMS_MAX  (UINT64_C(1) << 40)
@@ -78,7 +81,7 @@ struct bri_job_shm {
     uint64_t item_bytes, result_bytes;
     bri_offset counts_at, table_at, replies_at, items_at, results_at;
     uint64_t first_index; /* what users call item 0: a stream's items are jobs of their own */
-    bri_offset notify;    /* of the event word that is signalled too: a stream's; 0: none */
+    bri_offset notify;    /* of the event word that is signalled too: the pool's `finished` */
     _Atomic bri_offset
         failures; /* list of BRI_KIND_FAILURE blocks: push by CAS, never popped while the job lives */
     _Atomic bri_offset resumes; /* likewise, by the undertaker */
@@ -143,6 +146,7 @@ struct bri_job_wish {
     bri_offset notify;
     uint64_t first_index;
     uint32_t workers;
+    int is_of_stream; /* may be offered while the pool is closing */
 };
 
 /* Lays out and fills the job; owned by the caller.  -ENOMEM; -EINVAL: sizes overflow. */

@@ -122,7 +122,7 @@ int bri_pool_advance(struct bri_pool_shm *pool, enum bri_pool_state to)
         if (bri_cas_seq_cst(&pool->state, &seen, (uint32_t)to)) {
             bri_event_signal(&pool->event, INT_MAX);
             bri_event_signal(&pool->work, INT_MAX);
-            bri_event_signal(&pool->streams, INT_MAX);
+            bri_event_signal(&pool->finished, INT_MAX);
             bri_event_signal(&pool->room, INT_MAX);
             return 1;
         }

@@ -95,7 +95,7 @@ struct bri_pool_shm {
     _Atomic uint32_t room; /* event: the owner waits for a place in the ring */
     _Atomic uint32_t
         open_streams; /* the owner: imaps whose iterator may give further items; a closed pool waits for them */
-    _Atomic uint32_t streams; /* event: signalled when a job of a stream is complete */
+    _Atomic uint32_t finished; /* event: signalled when a job is complete */
     _Alignas(BRI_CACHE_LINE) _Atomic uint64_t tail;
     _Alignas(BRI_CACHE_LINE) _Atomic uint64_t again; /* the undertaker */
 };
@@ -141,8 +141,9 @@ struct brood_pool {
     struct bri_modules modules; /* where functions may lie */
     brood_pool_options options;
     brood_pool_hooks hooks;
-    uint64_t code_shift; /* in a process that was exec'd: where functions lie, minus where they lie in the owner */
-    sigset_t mask;           /* the workers' */
+    uint64_t
+        code_shift; /* in a process that was exec'd: where functions lie, minus where they lie in the owner */
+    sigset_t mask;  /* the workers' */
     struct bri_limbo *limbo; /* to be freed once they are complete and nobody visits them */
     size_t limbo_count, limbo_room, limbo_next;
     brood_pool *next; /* list of live handles */

@@ -3,6 +3,7 @@
 #include "pool/result.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -85,6 +86,59 @@ int brood_result_wait(brood_result *result, int64_t deadline)
     if (error < 0 && result->descriptor >= 0)
         bri_result_refresh_descriptor(result);
     return error;
+}
+
+struct several {
+    brood_result *const *results;
+    size_t count, found;
+};
+
+static int find_ready(void *argument)
+{
+    struct several *several = argument;
+
+    for (several->found = 0; several->found < several->count; several->found++)
+        if (bri_result_is_ready(several->results[several->found]))
+            return 1;
+    return 0;
+}
+
+static int check_several(brood_result *const *results, size_t count, int64_t deadline)
+{
+    if (results == NULL || count == 0 || count > INT_MAX)
+        return bri_fail(
+            EINVAL, "results is NULL or count (%zu) not from 1 to 2^31-1: pass an array of results", count);
+    for (size_t i = 0; i < count; i++) {
+        int error = bri_result_check(results[i]);
+        if (error < 0)
+            return error;
+        if (results[i]->pool != results[0]->pool)
+            return bri_fail(EINVAL,
+                            "results[%zu] is another pool's than results[0]: pass results of one pool", i);
+    }
+    return deadline < 0
+               ? bri_fail(EINVAL, "deadline is negative: use brood_after_ms, BROOD_NOW or BROOD_FOREVER")
+               : 0;
+}
+
+int brood_result_wait_any(brood_result *const *results, size_t count, int64_t deadline)
+{
+    struct several several = {results, count, 0};
+    int error = check_several(results, count, deadline);
+    int64_t slice = SLICE_MS * BRI_NS_PER_MS;
+
+    if (error < 0)
+        return error;
+    for (;; slice = bri_earlier(slice * 2, SLICE_LONGEST_MS * BRI_NS_PER_MS)) {
+        int64_t until = deadline == BROOD_NOW ? BROOD_NOW : bri_earlier(deadline, bri_after_ns(slice));
+        int met = bri_wait(&results[0]->pool->shared->finished, find_ready, &several, until, 0);
+        if (met > 0)
+            return (int)several.found;
+        bri_pool_look_after(results[0]->pool);
+        if (met == -EINTR || deadline == BROOD_NOW || bri_now_ns() >= deadline)
+            return find_ready(&several) ? (int)several.found
+                                        : bri_fail_wait(met, "none of the results is ready yet");
+    }
 }
 
 int brood_result_ready(brood_result *result)

@@ -129,7 +129,7 @@ static int wait_for_one(brood_stream *stream, int64_t deadline)
     for (;;) {
         int64_t until =
             deadline == BROOD_NOW ? BROOD_NOW : bri_earlier(deadline, bri_after_ns(SLICE_MS * BRI_NS_PER_MS));
-        int met = bri_wait(&stream->pool->shared->streams, find_ready, stream, until, 0);
+        int met = bri_wait(&stream->pool->shared->finished, find_ready, stream, until, 0);
         if (met == -EINTR)
             return bri_fail_wait(met, "no result of the stream is ready yet");
         if (met > 0)

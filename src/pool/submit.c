@@ -50,7 +50,8 @@ int bri_pool_offer(brood_pool *pool, struct bri_job_shm *job, uint64_t *ret_inde
     pthread_mutex_lock(&pool->lock);
     int error = wait_for_room(pool);
     if (error == 0)
-        error = bri_pool_trouble(pool, job->notify == 0); /* an imap that began before the close goes on */
+        error = bri_pool_trouble(
+            pool, !(job->flags & BRI_JOB_STREAM)); /* an imap that began before the close goes on */
     if (error == 0) {
         uint64_t tail = bri_load_relaxed(&shared->tail);
         job->number = (bri_load_relaxed(&shared->next_number) + 1) & ((1u << JOB_NUMBER_BITS) - 1);
@@ -190,6 +191,7 @@ static int submit(brood_pool *pool, struct bri_job_wish *wish, brood_result **re
     if (ret_result == NULL)
         return bri_fail(EINVAL, "ret_result is NULL: pass where the result handle goes");
     wish->workers = pool->shared->workers;
+    wish->notify = bri_offset_of(&pool->shared->finished);
     brood_result *result = bri_result_alloc(pool);
     if (result == NULL)
         return bri_fail(ENOMEM, "no memory for a result handle");
@@ -293,7 +295,7 @@ int bri_pool_submit_flight(brood_pool *pool, brood_function *function, const bro
                                 .count = 1,
                                 .chunk_items = 1,
                                 .first_index = index,
-                                .notify = bri_offset_of(&pool->shared->streams)};
+                                .is_of_stream = 1};
     int error = check_spans(item, 1);
 
     return error < 0 ? error : submit(pool, &wish, ret_result);

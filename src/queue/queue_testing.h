@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include "arena/undertaker.h"
+#include "base/testing.h"
 #include "queue/queue.h"
 
 #define child_check(condition)                                                                              \

@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: MIT */
+/* For the unit tests of all layers. */
+#ifndef BRI_TESTING_H
+#define BRI_TESTING_H
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Is the test run by tools/sanitize under that tool ("valgrind", "asan", "tsan")?  For cases that the tool cannot run. */
+static inline int runs_under(const char *tool)
+{
+    const char *name = getenv("BROOD_TEST_TOOL");
+
+    return name != NULL && strcmp(name, tool) == 0;
+}
+
+#endif
