@@ -206,6 +206,16 @@ int bri_roster_has_ended(bri_name name)
     return bri_process_has_ended((pid_t)pid, start_time);
 }
 
+/* The word first: the field is this holder's once that shows LIVE. */
+bri_name bri_roster_boss_of(bri_name name)
+{
+    uint64_t word;
+
+    if (!shows(name, &word))
+        return 0;
+    return state_of(word) == BRI_SLOT_CLAIMED ? upper_of(word) : bri_load_relaxed(&bri_slot_of(name)->boss);
+}
+
 uint32_t bri_roster_end_of(bri_name name)
 {
     uint64_t word;

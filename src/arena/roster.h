@@ -49,6 +49,10 @@ int bri_roster_bury(bri_name name, uint32_t end);
 /* Asks the kernel (pid and start time) whether the named process still runs; true also for a name that is not alive. */
 int bri_roster_has_ended(bri_name name);
 
+/* The participant that it depends on; 0: none.  Of a claim, who made it: right after it the slot's fields are still those of the last
+ * holder, and stay so when the maker dies there. */
+bri_name bri_roster_boss_of(bri_name name);
+
 /* How it ended, as told to bury; for slots that are DEAD. */
 uint32_t bri_roster_end_of(bri_name name);
 

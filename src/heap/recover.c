@@ -77,7 +77,7 @@ static void free_block(struct bri_block_shm *block, uint64_t tag, void *argument
  * passing somebody else on. */
 static int depends_on(bri_name name, bri_name dead)
 {
-    bri_name boss = bri_load_relaxed(&bri_slot_of(name)->boss);
+    bri_name boss = bri_roster_boss_of(name);
     uint32_t role = bri_load_relaxed(&bri_slot_of(name)->role);
 
     if (role == BRI_ROLE_SUPERVISOR)
@@ -122,7 +122,7 @@ static void claim_of_the_dead(bri_name dead)
     for (uint32_t slot = 0; slot < high; slot++) {
         enum bri_slot_state state;
         bri_name name = bri_roster_name_at(slot, &state);
-        if (state == BRI_SLOT_CLAIMED && bri_load_relaxed(&bri_slot_of(name)->boss) == dead &&
+        if (state == BRI_SLOT_CLAIMED && bri_roster_boss_of(name) == dead &&
             bri_load_acquire(&bri_slot_of(name)->pid) == 0)
             bri_roster_bury(name, BRI_END_KILLED);
     }

@@ -419,9 +419,12 @@ static int check_one_cpu(void)
 
 static int check_without_descriptors(void)
 {
-    struct rlimit none = {0, 0};
+    struct rlimit none;
     cpu_set_t mask = own_mask();
 
+    if (getrlimit(RLIMIT_NOFILE, &none) != 0)
+        return 1;
+    none.rlim_cur = 0; /* the other limit stays: valgrind has descriptors of its own and keeps it */
     if (setrlimit(RLIMIT_NOFILE, &none) != 0)
         return 1;
     return brood_cpu_count() == CPU_COUNT(&mask) ? 0 : 2;

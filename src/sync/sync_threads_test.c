@@ -100,6 +100,33 @@ static void no_turn_is_lost(void **state)
     assert_int_equal(brood_free(memory), 0);
 }
 
+/* As after a death: nobody signals the event. */
+static void *pass_on_by_obituary(void *argument)
+{
+    uint32_t own = *(uint32_t *)argument;
+
+    for (int i = 0; i < EACH / 20; i++) {
+        if (bri_wait(&ring->event, is_turn, argument, BROOD_FOREVER, 0) != 1)
+            abort();
+        ring->passes++;
+        bri_store_release(&ring->turn, (own + 1) % THREADS);
+        bri_obituary_publish();
+    }
+    return NULL;
+}
+
+static void the_obituary_wakes(void **state)
+{
+    void *memory = NULL;
+
+    (void)state;
+    assert_int_equal(brood_alloc(sizeof *ring, &memory), 0);
+    ring = memory;
+    run_threads(pass_on_by_obituary, THREADS);
+    assert_int_equal(ring->passes, THREADS * (EACH / 20));
+    assert_int_equal(brood_free(memory), 0);
+}
+
 /* Tokens: each signal is for one; the woken one must not lose what was meant for another. */
 struct tokens {
     _Atomic uint32_t event;
@@ -149,6 +176,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(mutex_lets_one_in),
         cmocka_unit_test(no_turn_is_lost),
+        cmocka_unit_test(the_obituary_wakes),
         cmocka_unit_test(no_token_is_lost),
     };
 
