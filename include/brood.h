@@ -128,7 +128,7 @@ int brood_arena_destroy(void);
  * one does.  How the descriptor gets there (inheritance, SCM_RIGHTS) and the numbers is the caller's business. */
 typedef struct brood_arena_ticket {
     size_t size; /* in: sizeof (brood_arena_ticket) */
-    int fd;      /* the arena's memory: the library's own, close-on-exec, not to be closed; in the other process whichever duplicate arrived */
+    int fd; /* the arena's memory: the library's own, close-on-exec, not to be closed; in the other process whichever duplicate arrived */
     uint64_t base, window_bytes; /* where it is mapped, in every process */
 } brood_arena_ticket;
 
@@ -407,14 +407,17 @@ typedef struct brood_pool_ticket {
  * supervisor: at create, and in a wait that finds that the supervisor was killed. */
 typedef struct brood_pool_hooks {
     size_t size;
-    void (*before_fork)(void *argument);   /* in the owner */
-    void (*after_fork)(void *argument);    /* in the owner, forked or not */
-    void (*worker_begins)(void *argument); /* in each worker, which is a copy of the owner as of before_fork; before the initializer */
-    void (*worker_ends)(void *argument);   /* in a worker that ends by itself */
+    void (*before_fork)(void *argument); /* in the owner */
+    void (*after_fork)(void *argument);  /* in the owner, forked or not */
+    void (*worker_begins)(
+        void *
+            argument); /* in each worker, which is a copy of the owner as of before_fork; before the initializer */
+    void (*worker_ends)(void *argument); /* in a worker that ends by itself */
     /* Instead of a fork of the owner: starts a process, by exec or however, that attaches to the arena and calls brood_pool_supervise(ticket).
      * Its pid, or a negative errno. */
     int (*start_supervisor)(void *argument, const brood_pool_ticket *ticket);
-    brood_function *anchor; /* with start_supervisor: a function of the module in which the task functions lie */
+    brood_function
+        *anchor; /* with start_supervisor: a function of the module in which the task functions lie */
     void *argument;
 } brood_pool_hooks;
 #define BROOD_POOL_HOOKS(...) (&(const brood_pool_hooks){sizeof(brood_pool_hooks), __VA_ARGS__})
@@ -426,8 +429,8 @@ typedef struct brood_pool_options {
         tasks_per_worker; /* a worker that has done this many items is renewed, once its chunk is done; default: never */
     int (*initializer)(void *argument); /* runs first in each worker; not 0: the pool fails to start */
     void *initializer_argument;
-    uint32_t grace_ms; /* terminate: from SIGTERM to SIGKILL; default 500 */
-    uint32_t in_background; /* 1: create does not wait until the workers have started */
+    uint32_t grace_ms;             /* terminate: from SIGTERM to SIGKILL; default 500 */
+    uint32_t in_background;        /* 1: create does not wait until the workers have started */
     const brood_pool_hooks *hooks; /* copied */
 } brood_pool_options;
 #define BROOD_POOL_OPTIONS(...) (&(const brood_pool_options){sizeof(brood_pool_options), __VA_ARGS__})
@@ -445,7 +448,8 @@ int brood_pool_create(const brood_pool_options *options, brood_pool **ret_pool);
  * function as in the owner's hooks.
  * -EINVAL: no such pool, or the ticket was used.  -ECANCELED: the owner has died meanwhile.  -E2BIG: options.
  * thread one · fork shared · signal no · kill atomic */
-int brood_pool_supervise(const brood_pool_ticket *ticket, const brood_pool_options *options, brood_function *anchor);
+int brood_pool_supervise(const brood_pool_ticket *ticket, const brood_pool_options *options,
+                         brood_function *anchor);
 
 /* How one item ended. */
 enum brood_outcome_kind {
