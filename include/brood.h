@@ -409,9 +409,8 @@ typedef struct brood_pool_hooks {
     size_t size;
     void (*before_fork)(void *argument); /* in the owner */
     void (*after_fork)(void *argument);  /* in the owner, forked or not */
-    void (*worker_begins)(
-        void *
-            argument); /* in each worker, which is a copy of the owner as of before_fork; before the initializer */
+    /* In each worker, before the initializer: a copy of the owner as of before_fork. */
+    void (*worker_begins)(void *argument);
     void (*worker_ends)(void *argument); /* in a worker that ends by itself */
     /* Instead of a fork of the owner: starts a process, by exec or however, that attaches to the arena and calls brood_pool_supervise(ticket).
      * Its pid, or a negative errno. */
