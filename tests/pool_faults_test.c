@@ -5,6 +5,9 @@
  */
 #include "testing.h"
 
+#include <sched.h>
+#include <sys/resource.h>
+
 #include "base/check.h"
 
 enum { ITEMS = 60, KILLS = 200, SUPERVISOR_KILLS = 10, POINTS = 64, POINT_BYTES = 40 };
@@ -487,6 +490,106 @@ static void stopped_pools_can_be_destroyed(void **unused)
     assert_ok(brood_pool_destroy(pool));
 }
 
+/* --- what a host may do to itself --- */
+
+static int ignore_and_wait(brood_task *task, const void *item, void *result)
+{
+    (void)task, (void)item, (void)result;
+    signal(SIGTERM, SIG_IGN);
+    for (;;)
+        pause();
+    return 0;
+}
+
+/* In a process of its own, which cannot signal its supervisor any more. */
+static int destroy_without_rights(void)
+{
+    brood_pool *pool;
+    brood_result *result;
+
+    alarm(WITHIN_MS / 1000);
+    if (brood_pool_create(BROOD_POOL_OPTIONS(.workers = 1, .grace_ms = 10), &pool) < 0 ||
+        setuid(65534) != 0 || brood_pool_apply_async(pool, ignore_and_wait, NULL, 0, 0, &result) < 0)
+        return 1;
+    while (!bri_load_acquire(&bri_pool_seat(pool->shared, 0)->visiting))
+        sched_yield();
+    return brood_pool_destroy(pool) == 0 && brood_result_wait(result, BROOD_NOW) == 0 ? 0 : 2;
+}
+
+static int nap(brood_task *task, const void *item, void *result)
+{
+    (void)task, (void)item, (void)result;
+    poll(NULL, 0, 50);
+    return 0;
+}
+
+static void owners_may_give_up_their_rights(void **unused)
+{
+    int status = 0;
+
+    (void)unused;
+    if (getuid() != 0)
+        skip();
+    pid_t pid = fork();
+    if (pid == 0)
+        _exit(destroy_without_rights());
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+}
+
+/* The supervisor is gone when the descriptor is made, or goes later: somebody has to say so. */
+static void descriptors_tell_of_a_killed_supervisor(void **unused)
+{
+    brood_pool *pool = new_pool(1);
+    long item = 3;
+
+    (void)unused;
+    for (int before = 0; before < 2; before++) {
+        brood_result *result;
+        struct pollfd watch = {.events = POLLIN};
+        if (before)
+            kill_supervisor(pool);
+        assert_ok(brood_pool_apply_async(pool, nap, &item, sizeof item, sizeof item, &result));
+        watch.fd = brood_result_fd(result);
+        assert_true(watch.fd >= 0);
+        if (!before)
+            kill_supervisor(pool);
+        int64_t end = brood_after_ms(WITHIN_MS);
+        while (brood_result_wait(result, BROOD_NOW) == -ETIMEDOUT) {
+            assert_true(bri_now_ns() < end);
+            assert_int_equal(poll(&watch, 1, WITHIN_MS), 1);
+        }
+        assert_ok(brood_result_destroy(result));
+    }
+    assert_ok(brood_pool_destroy(pool));
+}
+
+/* One descriptor too few for all that it watches: an error, not one that does not tell. */
+static void descriptors_are_whole_or_not_at_all(void **unused)
+{
+    brood_pool *pool = new_pool(1);
+    struct rlimit before, limit;
+    long item = 3;
+    brood_result *result;
+    int fd = -1, refused = 0;
+
+    (void)unused;
+    assert_ok(brood_pool_apply_async(pool, nap, &item, sizeof item, sizeof item, &result));
+    getrlimit(RLIMIT_NOFILE, &before);
+    for (limit = before, limit.rlim_cur = 3; fd < 0; limit.rlim_cur++) {
+        setrlimit(RLIMIT_NOFILE, &limit);
+        fd = brood_result_fd(result);
+        refused += fd == -EMFILE;
+    }
+    setrlimit(RLIMIT_NOFILE, &before);
+    assert_true(refused > 0);
+    kill_supervisor(pool);
+    struct pollfd watch = {.fd = fd, .events = POLLIN};
+    assert_int_equal(poll(&watch, 1, WITHIN_MS), 1);
+    assert_ok(brood_result_destroy(result));
+    assert_ok(brood_pool_destroy(pool));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -502,6 +605,9 @@ int main(void)
         clean_test(a_stopped_worker_only_delays),
         clean_test(a_stopped_supervisor_only_delays),
         clean_test(stopped_pools_can_be_destroyed),
+        clean_test(owners_may_give_up_their_rights),
+        clean_test(descriptors_tell_of_a_killed_supervisor),
+        clean_test(descriptors_are_whole_or_not_at_all),
     };
 
     prepare_tests();

@@ -47,25 +47,44 @@ static int hang_bell(brood_result *result)
     return error;
 }
 
-static void watch_supervisor(brood_result *result)
+/* The one that is there; if it is not there any more, its successor. */
+static int open_supervisor(brood_result *result)
 {
-    bri_name supervisor = bri_load_acquire(&result->pool->shared->supervisor);
-    int fd = bri_watch(supervisor);
-
-    result->watched = supervisor;
-    if (fd >= 0)
-        watch(result->descriptor, fd);
-    result->supervisor_fd = fd;
+    for (;;) {
+        result->watched = bri_load_acquire(&result->pool->shared->supervisor);
+        int fd = bri_watch(result->watched);
+        if (fd != -ESRCH)
+            return fd;
+        bri_pool_look_after(result->pool);
+        if (bri_pool_is_over(result->pool)) /* then the result is ready, and nobody is to be watched */
+            return -ESRCH;
+    }
 }
 
+static int watch_supervisor(brood_result *result)
+{
+    int fd = open_supervisor(result);
+    int error = fd >= 0 ? watch(result->descriptor, fd) : fd;
+
+    if (error < 0 && fd >= 0)
+        close(fd);
+    result->supervisor_fd = error < 0 ? -1 : fd;
+    return error == -ESRCH ? 0 : error;
+}
+
+/* Without a descriptor for the new supervisor nobody would say that it died: then the result's stays readable, and the host looks again. */
 void bri_result_refresh_descriptor(brood_result *result)
 {
-    if (bri_load_acquire(&result->pool->shared->supervisor) != result->watched) {
+    int error = 0;
+
+    if (bri_load_acquire(&result->pool->shared->supervisor) != result->watched || result->supervisor_fd < 0) {
         if (result->supervisor_fd >= 0)
             close(result->supervisor_fd);
-        watch_supervisor(result);
+        error = watch_supervisor(result);
     }
     bri_bell_quiet(bell_of(result), is_ready, result);
+    if (error < 0)
+        bri_bell_ring(bell_of(result));
 }
 
 void bri_result_close_descriptor(brood_result *result)
@@ -91,8 +110,9 @@ static int open_descriptor(brood_result *result)
         bri_bell_close(bell_of(result));
         return error;
     }
-    watch_supervisor(result);
-    int error = watch(result->descriptor, bell);
+    int error = watch_supervisor(result);
+    if (error == 0)
+        error = watch(result->descriptor, bell);
     if (error < 0) {
         bri_result_close_descriptor(result);
         return bri_fail_os(-error, "no descriptor for the result");

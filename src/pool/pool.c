@@ -2,6 +2,7 @@
 /* The owner's side: a pool's beginning and end.  See pool.h. */
 #include <errno.h>
 #include <limits.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -168,6 +169,7 @@ static pid_t fork_supervisor(brood_pool *pool, bri_name name)
     struct bri_supervise supervise = {.pool = pool, .name = name};
 
     bri_flush_output();
+    bri_doorbell_make(&pool->doorbell);
     if (pool->hooks.before_fork != NULL)
         pool->hooks.before_fork(pool->hooks.argument);
     pid_t pid = bri_fork_detached(bri_supervisor_main, &supervise);
@@ -207,19 +209,21 @@ static int start_supervisor(brood_pool *pool)
     return 0;
 }
 
-static void signal_supervisor(brood_pool *pool, int signal)
+static int signal_supervisor(brood_pool *pool, int signal)
 {
     bri_name supervisor = bri_load_acquire(&pool->shared->supervisor);
+    int error = pool->supervisor_fd >= 0 ? bri_pidfd_signal(pool->supervisor_fd, signal) : -EBADF;
 
-    if (pool->supervisor_fd >= 0)
-        bri_pidfd_signal(pool->supervisor_fd, signal);
-    else if (!bri_roster_has_ended(supervisor)) /* there was no descriptor left */
-        kill((pid_t)bri_load_acquire(&bri_slot_of(supervisor)->pid), signal);
+    if (error == 0 || error == -EPERM || bri_roster_has_ended(supervisor))
+        return error;
+    /* There was no descriptor left, or the host has closed it. */
+    return kill((pid_t)bri_load_acquire(&bri_slot_of(supervisor)->pid), signal) < 0 ? -errno : 0;
 }
 
 static void ring_supervisor(brood_pool *pool)
 {
-    signal_supervisor(pool, SIGUSR1);
+    if (signal_supervisor(pool, SIGUSR1) == -EPERM)
+        bri_doorbell_ring(&pool->doorbell);
 }
 
 static int has_entered(void *argument)
@@ -401,11 +405,13 @@ int brood_pool_create(const brood_pool_options *options, brood_pool **ret_pool)
     pool->owner = bri_self();
     pool->references = 1;
     pool->supervisor_fd = -1;
+    pool->doorbell = BRI_NO_DOORBELL;
     pthread_mutex_init(&pool->lock, NULL);
     add_live(pool); /* before the fork: a worker that uses the handle is told that it is another's */
     error = start(pool);
     if (error < 0) {
         remove_live(pool);
+        bri_doorbell_drop(&pool->doorbell);
         if (pool->supervisor_fd >= 0)
             bri_pidfd_wait(pool->supervisor_fd, BROOD_FOREVER), close(pool->supervisor_fd);
         if (pool->shared != NULL)
@@ -455,6 +461,7 @@ int brood_pool_supervise(const brood_pool_ticket *ticket, const brood_pool_optio
     pool.owner = pool.shared->owner;
     pool.code_shift = (uint64_t)(uintptr_t)anchor - ticket->anchor;
     pool.supervisor_fd = -1;
+    pool.doorbell = BRI_NO_DOORBELL;
     pthread_sigmask(SIG_SETMASK, NULL, &pool.mask);
     bri_roster_leave(); /* the name that it attached with; the one it is to have is claimed */
     bri_supervisor_main(&(struct bri_supervise){.pool = &pool, .name = ticket->supervisor});
@@ -492,6 +499,20 @@ static int is_over(void *argument)
     return bri_pool_is_over(argument);
 }
 
+/* Its descriptor tells, unless the host has closed that: then the roster does, which it leaves last of all. */
+static int wait_for_supervisor(brood_pool *pool, int64_t deadline)
+{
+    bri_name supervisor = bri_load_acquire(&pool->shared->supervisor);
+    int error = pool->supervisor_fd < 0 ? 0 : bri_wait_for_end(pool->supervisor_fd, deadline);
+
+    while (error == 0 && !bri_roster_has_ended(supervisor)) {
+        if (bri_now_ns() >= deadline)
+            return -ETIMEDOUT;
+        poll(NULL, 0, 1);
+    }
+    return error;
+}
+
 static int join(brood_pool *pool, int64_t deadline)
 {
     for (;;) {
@@ -500,7 +521,7 @@ static int join(brood_pool *pool, int64_t deadline)
         if (met == -EINTR)
             return met;
         if (met > 0)
-            return pool->supervisor_fd < 0 ? 0 : bri_wait_for_end(pool->supervisor_fd, deadline);
+            return wait_for_supervisor(pool, deadline);
         if (bri_now_ns() >= deadline)
             return -ETIMEDOUT;
         bri_pool_look_after(pool);
@@ -536,6 +557,7 @@ int brood_pool_destroy(brood_pool *pool)
         return bri_fail(EINVAL, "pool was destroyed by another thread at the same time");
     if (pool->supervisor_fd >= 0)
         close(pool->supervisor_fd);
+    bri_doorbell_drop(&pool->doorbell);
     bri_store_release(&pool->is_destroyed, 1u);
     bri_pool_drop(pool);
     return 0;

@@ -36,6 +36,7 @@
 #include <signal.h>
 
 #include "plat/modules.h"
+#include "pool/doorbell.h"
 #include "pool/job.h"
 
 enum bri_pool_state {
@@ -137,6 +138,7 @@ struct brood_pool {
     _Atomic uint32_t is_destroyed;
     pthread_mutex_t lock; /* threads of the owner: submitting, limbo, restarting the supervisor */
     int supervisor_fd;    /* pidfd of the supervisor */
+    struct bri_doorbell doorbell;
     uint32_t supervisor_restarts;
     struct bri_modules modules; /* where functions may lie */
     brood_pool_options options;

@@ -88,6 +88,7 @@ static _Noreturn void be_worker(struct supervisor *supervisor, uint32_t index, b
         close(supervisor->owner);
     if (supervisor->pool->supervisor_fd >= 0)
         close(supervisor->pool->supervisor_fd);
+    bri_doorbell_drop(&supervisor->pool->doorbell);
     prepare_signals_of_worker();
     detach_input();
     bri_child_begin(name, supervisor->pid, 1, &supervisor->pool->mask);
@@ -358,9 +359,14 @@ static void turn(struct supervisor *supervisor)
         terminate(supervisor);
     if (supervisor->live == 0 && (state >= BRI_POOL_TERMINATING || all_are_closed(supervisor->shared)))
         end(supervisor);
-    struct pollfd fds[2] = {{supervisor->signals, POLLIN, 0}, {supervisor->owner, POLLIN, 0}};
-    poll(fds, 2, time_to_sleep_ms(supervisor, state));
+    struct pollfd fds[3] = {
+        {supervisor->signals, POLLIN, 0},
+        {supervisor->owner, POLLIN, 0},
+        {supervisor->pool->doorbell.fds[0], POLLIN, 0}}; /* a negative descriptor is left out */
+    poll(fds, 3, time_to_sleep_ms(supervisor, state));
     bri_signal_drain(supervisor->signals);
+    if (fds[2].revents != 0)
+        bri_doorbell_drain(&supervisor->pool->doorbell);
     if (fds[1].revents != 0)
         owner_died(supervisor);
 }
