@@ -239,7 +239,7 @@ static void another_is_exec_d_when_it_is_killed(void **unused)
     (void)unused;
     map_squares(pool);
     bri_name first = bri_load_acquire(&pool->shared->supervisor);
-    kill((pid_t)bri_load_acquire(&bri_slot_of(first)->pid), SIGKILL);
+    kill((pid_t)bri_roster_pid_of(first), SIGKILL);
     map_squares(pool); /* perhaps by those who are about to die with it */
     lose_one(pool);
     map_squares(pool);

@@ -178,7 +178,7 @@ static inline uint32_t choose_seed(void)
 
 static inline pid_t supervisor_pid(brood_pool *pool)
 {
-    return (pid_t)bri_load_acquire(&bri_slot_of(bri_load_acquire(&pool->shared->supervisor))->pid);
+    return (pid_t)bri_roster_pid_of(bri_load_acquire(&pool->shared->supervisor));
 }
 
 static inline brood_pool *new_pool(uint32_t workers)

@@ -59,13 +59,13 @@ struct bri_slot_shm {
     _Atomic uint64_t start_time; /* of the process, in clock ticks since boot: tells a reused pid */
     _Atomic uint64_t
         progress; /* worker: which item it runs; blocks allocated in a task carry it: see pool/job.h */
-    _Atomic uint32_t pid; /* 0 until it is known */
+    _Atomic uint64_t pid; /* epoch << 32 | pid, 0 until it is known: bri_roster_pid_of */
     _Atomic uint32_t role;
     _Atomic bri_name boss; /* the participant that it depends on; 0: none */
     _Atomic uint32_t idle; /* asleep in a wait: does not count as runnable when others think of spinning */
     _Atomic int32_t
         end_status; /* its parent, before it buries: exit code, or minus the signal; BRI_STATUS_UNKNOWN */
-    uint32_t padding[5];
+    uint32_t padding[4];
 };
 #define BRI_STATUS_UNKNOWN INT32_MIN
 _Static_assert(sizeof(struct bri_slot_shm) == BRI_CACHE_LINE, "one slot per cache line");

@@ -93,11 +93,20 @@ static int claim_any(uint32_t upper, enum bri_slot_state state, bri_name *ret_na
     return bri_fail(EAGAIN, "%u processes use the arena already, the most that it has room for", BRI_SLOTS);
 }
 
-static void reset_fields(struct bri_slot_shm *entry, enum bri_role role, bri_name boss)
+/* The pid of this very holder: whoever is late with it, for a claim that was buried meanwhile, must not say it of the next holder, who would
+ * be taken for dead with that process. */
+static uint64_t tagged(bri_name name, uint32_t pid)
 {
+    return (uint64_t)bri_epoch_of(name) << 32 | pid;
+}
+
+static void reset_fields(bri_name name, enum bri_role role, bri_name boss)
+{
+    struct bri_slot_shm *entry = bri_slot_of(name);
+
     bri_store_relaxed(&entry->role, (uint32_t)role);
     bri_store_relaxed(&entry->boss, boss);
-    bri_store_relaxed(&entry->pid, 0u);
+    bri_store_relaxed(&entry->pid, tagged(name, 0));
     bri_store_relaxed(&entry->start_time, UINT64_C(0));
     bri_store_relaxed(&entry->progress, UINT64_C(0));
     bri_store_relaxed(&entry->end_status, BRI_STATUS_UNKNOWN);
@@ -111,15 +120,33 @@ int bri_roster_claim(enum bri_role role, bri_name *ret_name)
 
     if (error < 0)
         return error;
-    reset_fields(bri_slot_of(name), role, bri_self());
+    reset_fields(name, role, bri_self());
     *ret_name = name;
     return 0;
 }
 
-static void tell_pid(struct bri_slot_shm *entry)
+/* False: the slot is another's by now. */
+static int tell_pid(bri_name name, uint32_t pid)
 {
-    bri_store_relaxed(&entry->start_time, bri_process_start_time(getpid()));
-    bri_store_release(&entry->pid, (uint32_t)getpid());
+    uint64_t unknown = tagged(name, 0);
+
+    return bri_cas_acq_rel(&bri_slot_of(name)->pid, &unknown, tagged(name, pid)) ||
+           unknown == tagged(name, pid);
+}
+
+uint32_t bri_roster_pid_of(bri_name name)
+{
+    uint64_t pid = bri_load_acquire(&bri_slot_of(name)->pid), word;
+
+    return shows(name, &word) && state_of(word) != BRI_SLOT_FREE && pid >> 32 == bri_epoch_of(name)
+               ? (uint32_t)pid
+               : 0;
+}
+
+/* By the slot's holder alone: as long as it is LIVE, nobody else can come to have the slot. */
+static void tell_start_time(bri_name name)
+{
+    bri_store_relaxed(&bri_slot_of(name)->start_time, bri_process_start_time(getpid()));
 }
 
 /* Nobody watches a process that the user forked: what it held is passed on when somebody waits for it, or here, before room runs out. */
@@ -141,8 +168,9 @@ int bri_roster_join(struct bri_identity *identity)
     if (error < 0)
         return error;
     struct bri_slot_shm *entry = bri_slot_of(name);
-    reset_fields(entry, BRI_ROLE_USER, 0);
-    tell_pid(entry);
+    reset_fields(name, BRI_ROLE_USER, 0);
+    tell_pid(name, (uint32_t)getpid());
+    tell_start_time(name);
     bri_store_release(&entry->word, make_word(0, bri_epoch_of(name), BRI_SLOT_LIVE));
     bri_store_release(&identity->name, name);
     if ((name & (BRI_SLOTS - 1)) >= BRI_SLOTS / 2)
@@ -153,21 +181,19 @@ int bri_roster_join(struct bri_identity *identity)
 int bri_roster_enter(bri_name name)
 {
     struct bri_slot_shm *entry = bri_slot_of(name);
-    uint64_t word = make_word(bri_load_relaxed(&entry->boss), bri_epoch_of(name), BRI_SLOT_CLAIMED);
+    uint64_t word = make_word(bri_roster_boss_of(name), bri_epoch_of(name), BRI_SLOT_CLAIMED);
 
-    tell_pid(entry);
-    if (!bri_cas_acq_rel(&entry->word, &word, make_word(0, bri_epoch_of(name), BRI_SLOT_LIVE)))
+    if (!tell_pid(name, (uint32_t)getpid()) ||
+        !bri_cas_acq_rel(&entry->word, &word, make_word(0, bri_epoch_of(name), BRI_SLOT_LIVE)))
         return bri_fail(ECANCELED, "the process that started this one has died meanwhile");
+    tell_start_time(name);
     bri_store_release(&bri_identity->name, name);
     return 0;
 }
 
 void bri_roster_tell_pid(bri_name name, uint32_t pid)
 {
-    uint32_t unknown = 0;
-
-    if (bri_is_alive(name)) /* it may have come and gone */
-        bri_cas_acq_rel(&bri_slot_of(name)->pid, &unknown, pid);
+    tell_pid(name, pid); /* it may have come and gone */
 }
 
 void bri_roster_cancel(bri_name name)
@@ -192,13 +218,12 @@ int bri_roster_bury(bri_name name, uint32_t end)
 /* A claim whose process is not there yet stands and falls with its maker. */
 int bri_roster_has_ended(bri_name name)
 {
-    struct bri_slot_shm *entry = bri_slot_of(name);
     uint64_t word;
 
     if (!bri_is_alive(name) || name == bri_self())
         return name != bri_self();
-    uint32_t pid = bri_load_acquire(&entry->pid);
-    uint64_t start_time = bri_load_relaxed(&entry->start_time);
+    uint32_t pid = bri_roster_pid_of(name);
+    uint64_t start_time = bri_load_relaxed(&bri_slot_of(name)->start_time);
     if (!shows(name, &word) || state_of(word) == BRI_SLOT_DEAD)
         return 1;
     if (state_of(word) == BRI_SLOT_CLAIMED && pid == 0)
@@ -223,17 +248,13 @@ uint32_t bri_roster_end_of(bri_name name)
     return shows(name, &word) && state_of(word) == BRI_SLOT_DEAD ? upper_of(word) : BRI_END_UNKNOWN;
 }
 
-/* The pid goes first: a slot that is claimed again never shows the pid of its last holder.  By CAS, as two may release at once (the holder that
- * leaves and an undertaker): the slower one must not wipe the pid of who has claimed the slot since. */
 void bri_roster_release(bri_name name)
 {
     struct bri_slot_shm *entry = bri_slot_of(name);
-    uint32_t pid = bri_load_acquire(&entry->pid);
     uint64_t word = bri_load_acquire(&entry->word);
 
     if (epoch_of(word) != bri_epoch_of(name) || state_of(word) != BRI_SLOT_DEAD)
         return;
-    bri_cas_acq_rel(&entry->pid, &pid, 0u);
     bri_cas_acq_rel(&entry->word, &word, make_word(0, bri_epoch_of(name), BRI_SLOT_FREE));
 }
 

@@ -36,6 +36,9 @@ int bri_roster_join(struct bri_identity *identity);
 /* In the new process: takes the claimed name as its own.  -ECANCELED: the claim was buried meanwhile, its maker died: end. */
 int bri_roster_enter(bri_name name);
 
+/* Its pid; 0 as long as it is not known, and once the slot is free or another's. */
+uint32_t bri_roster_pid_of(bri_name name);
+
 /* Which process the claim is for, as soon as its maker knows: one that is killed before it enters is missed by its pid. */
 void bri_roster_tell_pid(bri_name name, uint32_t pid);
 

@@ -102,7 +102,7 @@ static void a_death_is_said_once(void **unused)
     bri_undertake();
     assert_false(bri_is_dead_and_unburied(name));
     assert_int_equal(state_of(name), BRI_SLOT_FREE);
-    assert_int_equal(bri_slot_of(name)->pid, 0);
+    assert_int_equal(bri_roster_pid_of(name), 0);
 }
 
 static void no_slot_is_claimed_twice(void **unused)
@@ -171,7 +171,7 @@ static void forked_processes_have_names_of_their_own(void **unused)
 
     (void)unused;
     assert_int_not_equal(name, bri_self());
-    assert_int_equal(bri_slot_of(name)->pid, pid);
+    assert_int_equal(bri_roster_pid_of(name), pid);
     assert_int_equal(bri_slot_of(name)->role, BRI_ROLE_USER);
     assert_false(bri_roster_has_ended(name));
     assert_false(bri_report_if_ended(name));
@@ -201,7 +201,7 @@ static void claims_are_entered(void **unused)
     (void)unused;
     assert_int_equal(await_child(), meeting->claimed);
     assert_int_equal(state_of(meeting->claimed), BRI_SLOT_LIVE);
-    assert_int_equal(bri_slot_of(meeting->claimed)->pid, pid);
+    assert_int_equal(bri_roster_pid_of(meeting->claimed), pid);
     kill(pid, SIGKILL);
     waitpid(pid, NULL, 0);
     assert_true(bri_report_if_ended(meeting->claimed));
@@ -268,6 +268,35 @@ static void a_claim_with_a_pid_ends_with_the_process(void **unused)
     assert_true(bri_report_if_ended(name));
 }
 
+static void enter_claimed(void)
+{
+    _exit(bri_roster_enter(meeting->claimed) == -ECANCELED ? 0 : 1);
+}
+
+/* A process that is slow to enter, while its claim is buried and the slot claimed again: the next holder's pid is not touched. */
+static void who_comes_late_does_no_harm(void **unused)
+{
+    bri_name late = claim();
+    int status;
+
+    (void)unused;
+    bri_roster_bury(late, BRI_END_KILLED);
+    bri_undertake();
+    bri_name next = claim();
+    assert_int_equal(slot_of(next), slot_of(late));
+    bri_roster_tell_pid(next, (uint32_t)getpid());
+    bri_roster_tell_pid(late, 1);
+    meeting->claimed = late;
+    pid_t pid = start_child(enter_claimed);
+    waitpid(pid, &status, 0);
+    assert_int_equal(status, 0);
+    assert_int_equal(bri_roster_pid_of(next), getpid());
+    assert_int_equal(bri_roster_pid_of(late), 0);
+    assert_false(bri_roster_has_ended(next));
+    assert_int_equal(bri_load_relaxed(&bri_slot_of(next)->start_time), 0);
+    bri_roster_cancel(next);
+}
+
 static int enter(void **state)
 {
     (void)state;
@@ -282,6 +311,7 @@ int main(void)
         cmocka_unit_test(names_do_not_come_again),
         cmocka_unit_test(nobody_is_nobody),
         cmocka_unit_test(a_death_is_said_once),
+        cmocka_unit_test(who_comes_late_does_no_harm),
         cmocka_unit_test(no_slot_is_claimed_twice),
         cmocka_unit_test(forked_processes_have_names_of_their_own),
         cmocka_unit_test(claims_are_entered),

@@ -123,7 +123,7 @@ static void claim_of_the_dead(bri_name dead)
         enum bri_slot_state state;
         bri_name name = bri_roster_name_at(slot, &state);
         if (state == BRI_SLOT_CLAIMED && bri_roster_boss_of(name) == dead &&
-            bri_load_acquire(&bri_slot_of(name)->pid) == 0)
+            bri_roster_pid_of(name) == 0)
             bri_roster_bury(name, BRI_END_KILLED);
     }
 }
@@ -167,7 +167,7 @@ static uint32_t note_end(bri_name name)
     siginfo_t info = {.si_pid = 0};
 
     if (bri_load_relaxed(&slot->boss) != bri_self() ||
-        waitid(P_PID, bri_load_relaxed(&slot->pid), &info, WEXITED | WNOHANG | WNOWAIT) != 0 ||
+        waitid(P_PID, bri_roster_pid_of(name), &info, WEXITED | WNOHANG | WNOWAIT) != 0 ||
         info.si_pid == 0)
         return BRI_END_KILLED;
     bri_store_release(&slot->end_status, info.si_code == CLD_EXITED ? info.si_status : -info.si_status);

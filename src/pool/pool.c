@@ -217,7 +217,7 @@ static int signal_supervisor(brood_pool *pool, int signal)
     if (error == 0 || error == -EPERM || bri_roster_has_ended(supervisor))
         return error;
     /* There was no descriptor left, or the host has closed it. */
-    return kill((pid_t)bri_load_acquire(&bri_slot_of(supervisor)->pid), signal) < 0 ? -errno : 0;
+    return kill((pid_t)bri_roster_pid_of(supervisor), signal) < 0 ? -errno : 0;
 }
 
 static void ring_supervisor(brood_pool *pool)
@@ -231,7 +231,7 @@ static int has_entered(void *argument)
     brood_pool *pool = argument;
     bri_name supervisor = bri_load_acquire(&pool->shared->supervisor);
 
-    return bri_load_acquire(&bri_slot_of(supervisor)->pid) != 0 ||
+    return bri_roster_pid_of(supervisor) != 0 ||
            bri_pool_state_of(pool->shared) >= BRI_POOL_BROKEN || bri_roster_has_ended(supervisor);
 }
 

@@ -104,7 +104,7 @@ static int fork_worker(struct supervisor *supervisor, uint32_t index, bri_name n
         be_worker(supervisor, index, name);
     if (pid < 0)
         return -errno;
-    bri_store_release(&bri_slot_of(name)->pid, (uint32_t)pid);
+    bri_roster_tell_pid(name, (uint32_t)pid);
     bri_store_release(&seat->pid, pid);
     supervisor->live++;
     bri_trace("supervisor: worker %u is pid %d", index, (int)pid);

@@ -89,7 +89,7 @@ int bri_watch(bri_name name)
 {
     if (name == 0 || bri_roster_has_ended(name))
         return -ESRCH;
-    pid_t pid = (pid_t)bri_load_acquire(&bri_slot_of(name)->pid);
+    pid_t pid = (pid_t)bri_roster_pid_of(name);
     if (pid == 0) /* it leaves: the pid goes before the slot is free */
         return -ESRCH;
     int fd = bri_pidfd_open(pid);

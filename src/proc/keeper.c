@@ -74,7 +74,7 @@ static pid_t fork_child(const struct bri_keep *keep)
         bri_roster_cancel(name);
         fail(keep->record, error);
     }
-    bri_store_release(&bri_slot_of(name)->pid, (uint32_t)child);
+    bri_roster_tell_pid(name, (uint32_t)child);
     bri_store_relaxed(&keep->record->pid, child);
     return child;
 }

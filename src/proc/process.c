@@ -129,7 +129,7 @@ static int adopt_orphan(struct bri_process_shm *record)
 
     if (!bri_is_alive(child) || !bri_cas_acq_rel(&record->state, &starting, (uint32_t)BRI_PROCESS_LOST))
         return 0;
-    bri_store_relaxed(&record->pid, (int32_t)bri_load_acquire(&bri_slot_of(child)->pid));
+    bri_store_relaxed(&record->pid, (int32_t)bri_roster_pid_of(child));
     return 1;
 }
 

@@ -408,7 +408,7 @@ static int check_pool_ends(void *ctx)
 static pid_t supervisor_pid(void *ctx)
 {
     const struct state *s = ctx;
-    return (pid_t)bri_load_acquire(&bri_slot_of(bri_load_acquire(&s->pool->shared->supervisor))->pid);
+    return (pid_t)bri_roster_pid_of(bri_load_acquire(&s->pool->shared->supervisor));
 }
 
 /* What each wait of the owner does after a slice of 100 ms, so that a run need not take that long. */
@@ -515,7 +515,7 @@ static void be_second_supervisor(void *ctx)
 static void tell_pid_and_look_after(void *ctx, pid_t pid, int status)
 {
     const struct state *s = ctx;
-    bri_store_release(&bri_slot_of(s->supervise.name)->pid, (uint32_t)pid);
+    bri_roster_tell_pid(s->supervise.name, (uint32_t)pid);
     look_after(ctx, pid, status);
 }
 
@@ -634,7 +634,7 @@ static void be_owner(void *ctx)
     while (atomic_load(&shared->busy) < 2)
         take_a_nap();
     atomic_store(&shared->told,
-                 (int)bri_load_acquire(&bri_slot_of(bri_load_acquire(&pool->shared->supervisor))->pid));
+                 (int)bri_roster_pid_of(bri_load_acquire(&pool->shared->supervisor)));
     for (;;)
         pause();
 }

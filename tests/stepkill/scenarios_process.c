@@ -66,7 +66,7 @@ static pid_t find_keeper(void)
         enum bri_slot_state slot_state;
         const bri_name name = bri_roster_name_at(slot, &slot_state);
         if (slot_state == BRI_SLOT_LIVE && bri_load_relaxed(&bri_slot_of(name)->role) == BRI_ROLE_KEEPER)
-            return (pid_t)bri_load_acquire(&bri_slot_of(name)->pid);
+            return (pid_t)bri_roster_pid_of(name);
     }
     return 0;
 }

@@ -532,7 +532,7 @@ static int kill_worker(uint32_t index)
 static void kill_supervisor(void)
 {
     bri_name name = bri_load_acquire(&pool->shared->supervisor);
-    pid_t pid = bri_is_alive(name) ? (pid_t)bri_load_relaxed(&bri_slot_of(name)->pid) : 0;
+    pid_t pid = (pid_t)bri_roster_pid_of(name);
 
     if (pid <= 0)
         return;

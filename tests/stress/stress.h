@@ -284,7 +284,7 @@ static inline void kill_keeper(struct seat *seat, uint32_t index)
 {
     bri_name name = bri_load_acquire(&notes_of(index)->name);
     bri_name keeper = name != 0 ? bri_load_relaxed(&bri_slot_of(name)->boss) : 0;
-    pid_t pid = keeper != 0 && bri_is_alive(keeper) ? (pid_t)bri_load_relaxed(&bri_slot_of(keeper)->pid) : 0;
+    pid_t pid = keeper != 0 && bri_is_alive(keeper) ? (pid_t)bri_roster_pid_of(keeper) : 0;
 
     if (pid <= 0 || bri_load_relaxed(&bri_slot_of(keeper)->role) != BRI_ROLE_KEEPER)
         return;
