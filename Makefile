@@ -7,18 +7,27 @@ FUZZ_SECONDS ?= 30
 # Warnings are errors in CI, where the compiler is known; WERROR=true asks for it anywhere.
 WERROR ?= $(if $(CI),true,false)
 
-.DEFAULT_GOAL := build
-.PHONY: build test demo lint format stepkill stress sanitize fuzz install clean help
+# All assertions and fault points, the extension included.
+configure_tests = tools/install-deps test && tools/venv && tools/configure $(BUILD)-test --native-file=.venv/meson.ini \
+	-Dpython=true -Dtests=true -Dcheck=3 -Dfault_points=true -Dwerror=$(WERROR)
 
-build: ## the library: build/libbrood.so, build/libbrood.a and the examples
+.DEFAULT_GOAL := build
+.PHONY: build test conformance demo lint format stepkill stress sanitize fuzz install clean help
+
+build: ## build/libbrood.so, build/libbrood.a, the examples, and .venv, in which `import brood` works
 	@tools/install-deps build
-	@tools/configure $(BUILD) -Dtests=false -Dprefix=$(abspath $(PREFIX)) -Dlibdir=lib
+	@tools/venv
+	@tools/configure $(BUILD) --native-file=.venv/meson.ini -Dpython=true -Dtests=false -Dprefix=$(abspath $(PREFIX)) -Dlibdir=lib
 	@ninja --quiet -C $(BUILD)
+	@tools/link-python "$$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("platlib"))')" $(BUILD)
 
 test: ## builds with all assertions and fault points, runs every test; last line: N passed, N failed
-	@tools/install-deps test
-	@tools/configure $(BUILD)-test -Dtests=true -Dcheck=3 -Dfault_points=true -Dwerror=$(WERROR)
+	@$(configure_tests)
 	@tools/run-tests --build $(BUILD)-test
+
+conformance: build ## CPython's own tests of multiprocessing, on brood, beside the standard library's figures
+	@tools/install-deps test
+	@tests/conformance/run
 
 demo: build ## the tutorial programs, checksums of /usr/include, a picture
 	@tools/demo --build $(BUILD)
@@ -32,14 +41,12 @@ format: ## rewrites the C files as clang-format wants them
 	@tools/lint --fix
 
 stepkill: ## kills every operation after every instruction that others can notice, none left out (make test samples the longest)
-	@tools/install-deps test
-	@tools/configure $(BUILD)-test -Dtests=true -Dcheck=3 -Dfault_points=true -Dwerror=$(WERROR)
+	@$(configure_tests)
 	@ninja --quiet -C $(BUILD)-test tests/stepkill
 	@$(BUILD)-test/tests/stepkill --all
 
 stress: ## every stress program, with a new seed each
-	@tools/install-deps test
-	@tools/configure $(BUILD)-test -Dtests=true -Dcheck=3 -Dfault_points=true -Dwerror=$(WERROR)
+	@$(configure_tests)
 	@ninja --quiet -C $(BUILD)-test
 	@for program in $(BUILD)-test/tests/stress_*; do case $$program in *.p) ;; *) $$program || exit 1;; esac; done
 

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: MIT */
+/* The arena's ticket for exec'd processes, and the processors. */
+#include "core.h"
+
+/* --- the ticket --- */
+
+static PyObject *arena_ticket(PyObject *module, PyObject *unused)
+{
+    brood_arena_ticket ticket = {.size = sizeof ticket};
+    int error = brood_arena_ticket_get(&ticket);
+
+    (void)module, (void)unused;
+    if (error < 0)
+        return core_raise(error);
+    return Py_BuildValue("iKK", ticket.fd, (unsigned long long)ticket.base,
+                         (unsigned long long)ticket.window_bytes);
+}
+
+static PyObject *attach(PyObject *module, PyObject *arguments)
+{
+    brood_arena_ticket ticket = {.size = sizeof ticket};
+    unsigned long long base, bytes;
+
+    (void)module;
+    if (!PyArg_ParseTuple(arguments, "iKK:attach", &ticket.fd, &base, &bytes))
+        return NULL;
+    ticket.base = base;
+    ticket.window_bytes = bytes;
+    int error = brood_arena_attach(&ticket);
+    return error < 0 ? core_raise(error) : Py_NewRef(Py_None);
+}
+
+static PyObject *arena_stats(PyObject *module, PyObject *unused)
+{
+    brood_arena_stats stats = {.size = sizeof stats};
+    int error = brood_arena_stats_get(&stats);
+
+    (void)module, (void)unused;
+    if (error < 0)
+        return core_raise(error);
+    return Py_BuildValue("{sKsKsKsKsI}", "max_bytes", (unsigned long long)stats.max_bytes, "grown_bytes",
+                         (unsigned long long)stats.grown_bytes, "used_bytes",
+                         (unsigned long long)stats.used_bytes, "used_blocks",
+                         (unsigned long long)stats.used_blocks, "participants", stats.participants);
+}
+
+static PyObject *cpu_count(PyObject *module, PyObject *unused)
+{
+    (void)module, (void)unused;
+    return PyLong_FromLong(brood_cpu_count());
+}
+
+static PyMethodDef functions[] = {
+    {"arena_ticket", arena_ticket, METH_NOARGS,
+     "arena_ticket()\n--\n\n(descriptor, base, bytes): what an exec'd process needs to attach."},
+    {"attach", attach, METH_VARARGS,
+     "attach(descriptor, base, bytes)\n--\n\nTakes part in the arena of the ticket."},
+    {"arena_stats", arena_stats, METH_NOARGS,
+     "arena_stats()\n--\n\nThe shared memory of this process and its relatives: bound, size, what is in use, "
+     "by how many."},
+    {"cpu_count", cpu_count, METH_NOARGS, "cpu_count()\n--\n\nThe processors that this process may use."},
+    {NULL, NULL, 0, NULL},
+};
+
+int core_add_arena(PyObject *module)
+{
+    return PyModule_AddFunctions(module, functions);
+}

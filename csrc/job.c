@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: MIT */
+/* Job: what was submitted to a pool, and what came back. */
+#include "pool.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <stdio.h>
+
+struct job {
+    PyObject_HEAD struct pool *pool;
+    PyObject *callable; /* its workers read it */
+    brood_result *result;
+    char is_cancelled; /* by its owner: else it was the pool that did not do it */
+};
+
+/* --- submitting --- */
+
+static void free_items(brood_message *items, Py_ssize_t count)
+{
+    for (Py_ssize_t i = 0; i < count; i++)
+        PyMem_Free(items[i].data);
+    PyMem_Free(items);
+}
+
+static brood_message *make_items(struct pool *pool, struct callable *callable, PyObject *chunks)
+{
+    Py_ssize_t count = PyList_GET_SIZE(chunks);
+    brood_message *items = PyMem_Calloc((size_t)count, sizeof *items);
+
+    if (items == NULL)
+        PyErr_NoMemory();
+    for (Py_ssize_t i = 0; items != NULL && i < count; i++) {
+        PyObject *chunk = PyList_GetItem(chunks, i);
+        if (chunk == NULL || task_make_item(pool, callable, chunk, &items[i]) < 0) {
+            free_items(items, i);
+            return NULL;
+        }
+    }
+    return items;
+}
+
+static int offer(struct pool *pool, const brood_message *items, Py_ssize_t count, brood_result **ret_result)
+{
+    brood_pool *handle = pool->handle;
+    int error;
+
+    Py_BEGIN_ALLOW_THREADS; /* it waits while the pool has no room for a further job */
+    error = brood_pool_map_bytes_async(handle, task_run, items, (size_t)count,
+                                       BROOD_MAP_OPTIONS(.chunk_items = 1), ret_result);
+    Py_END_ALLOW_THREADS;
+    if (error < 0)
+        pool_raise(pool->state, error);
+    return error;
+}
+
+/* submit(callable, chunks): a list of what each task is called with. */
+static PyObject *submit(PyObject *self, PyObject *arguments)
+{
+    struct pool *pool = (struct pool *)self;
+    PyObject *callable, *chunks;
+
+    if (!PyArg_ParseTuple(arguments, "O!O!:submit", pool->state->callable_type, &callable, &PyList_Type,
+                          &chunks) ||
+        pool_handle(pool) == NULL)
+        return NULL;
+    pool_sweep(pool, 0);
+    Py_ssize_t count = PyList_GET_SIZE(chunks);
+    brood_message *items = make_items(pool, (struct callable *)callable, chunks);
+    if (items == NULL)
+        return NULL;
+    struct job *job = (struct job *)PyType_GenericAlloc((PyTypeObject *)pool->state->job_type, 0);
+    if (job != NULL && offer(pool, items, count, &job->result) < 0)
+        Py_CLEAR(job);
+    free_items(items, count);
+    if (job != NULL) {
+        job->pool = (struct pool *)Py_NewRef(self);
+        job->callable = Py_NewRef(callable);
+    }
+    return (PyObject *)job;
+}
+
+PyMethodDef pool_submit_method = {"submit", submit, METH_VARARGS,
+                                  "submit(callable, chunks)\n--\n\nA Job of one task per chunk."};
+
+/* --- waiting --- */
+
+static int step_wait(void *result, int64_t deadline)
+{
+    return brood_result_wait(result, deadline);
+}
+
+static PyObject *wait(PyObject *self, PyObject *timeout)
+{
+    struct job *job = (struct job *)self;
+    int64_t deadline;
+
+    if (core_deadline(timeout, &deadline) < 0)
+        return NULL;
+    int error = core_wait(step_wait, job->result, deadline);
+    if (error == -ETIMEDOUT)
+        Py_RETURN_FALSE;
+    return error < 0 ? core_raise(error) : Py_NewRef(Py_True);
+}
+
+static PyObject *ready(PyObject *self, PyObject *unused)
+{
+    int is_ready = brood_result_ready(((struct job *)self)->result);
+
+    (void)unused;
+    return is_ready < 0 ? core_raise(is_ready) : PyBool_FromLong(is_ready);
+}
+
+/* --- results --- */
+
+/* Makes it an item that is still to be done, with the sentence why that will not be. */
+static void blame_pool(brood_result *result, brood_outcome *outcome)
+{
+    outcome->kind = BROOD_PENDING;
+    if (brood_result_get(result, NULL, 0, BROOD_NOW) < 0)
+        snprintf(outcome->text, sizeof outcome->text, "%s", brood_error_text());
+}
+
+static PyObject *value(PyObject *self, PyObject *number)
+{
+    struct job *job = (struct job *)self;
+    size_t index = PyLong_AsSize_t(number);
+    brood_outcome outcome;
+    brood_message reply = {NULL, 0};
+
+    if (index == (size_t)-1 && PyErr_Occurred())
+        return NULL;
+    int error = brood_result_outcome(job->result, index, &outcome);
+    if (error == 0 && outcome.kind == BROOD_VALUE)
+        error = brood_result_bytes(job->result, index, &reply);
+    if (error == 0 && outcome.kind == BROOD_CANCELLED && !job->is_cancelled)
+        blame_pool(job->result, &outcome);
+    return error < 0 ? core_raise(error) : task_value(job->pool->state, index, &outcome, &reply);
+}
+
+static PyObject *cancel(PyObject *self, PyObject *unused)
+{
+    int64_t cancelled = brood_result_cancel(((struct job *)self)->result);
+
+    (void)unused;
+    if (cancelled > 0)
+        ((struct job *)self)->is_cancelled = 1;
+    return cancelled < 0 ? core_raise((int)cancelled) : PyLong_FromLongLong(cancelled);
+}
+
+static PyObject *file_number(PyObject *self, PyObject *unused)
+{
+    int fd = brood_result_fd(((struct job *)self)->result);
+
+    (void)unused;
+    return fd < 0 ? core_raise(fd) : PyLong_FromLong(fd);
+}
+
+static Py_ssize_t length(PyObject *self)
+{
+    return (Py_ssize_t)brood_result_count(((struct job *)self)->result);
+}
+
+/* --- the type --- */
+
+/* One that is not done goes on: its callable stays as long. */
+static void leave_behind(struct job *job)
+{
+    struct left_behind *left = PyMem_Malloc(sizeof *left);
+
+    if (left == NULL)
+        return; /* leaked, rather than freed under its workers */
+    *left = (struct left_behind){job->pool->left, job->result, Py_NewRef(job->callable)};
+    job->pool->left = left;
+}
+
+static void dealloc(PyObject *self)
+{
+    struct job *job = (struct job *)self;
+    PyTypeObject *type = Py_TYPE(self);
+
+    if (job->result != NULL) {
+        if (job->pool->handle != NULL && brood_result_ready(job->result) == 0)
+            leave_behind(job);
+        else
+            brood_result_destroy(job->result);
+    }
+    Py_XDECREF(job->callable);
+    Py_XDECREF(job->pool);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyMethodDef methods[] = {
+    {"wait", wait, METH_O,
+     "wait(timeout)\n--\n\nWaits until all tasks have ended; False when that takes longer."},
+    {"ready", ready, METH_NOARGS, "ready()\n--\n\nHave all tasks ended?"},
+    {"value", value, METH_O,
+     "value(index)\n--\n\nWhat the task returned; raises what it raised, or why it was lost."},
+    {"cancel", cancel, METH_NOARGS, "cancel()\n--\n\nCancels tasks that have not begun; how many these are."},
+    {"fileno", file_number, METH_NOARGS,
+     "fileno()\n--\n\nA descriptor that is readable once all tasks have ended."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot slots[] = {
+    {Py_tp_doc, "Tasks that were submitted together; Pool.submit makes them."},
+    {Py_tp_methods, methods},
+    {Py_sq_length, length},
+    {Py_tp_dealloc, dealloc},
+    {0, NULL},
+};
+
+static PyType_Spec spec = {.name = "brood._core.Job",
+                           .basicsize = sizeof(struct job),
+                           .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+                           .slots = slots};
+
+int pool_add_job(PyObject *module)
+{
+    return core_add_type(module, &spec, &((struct core_state *)PyModule_GetState(module))->job_type);
+}

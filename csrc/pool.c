@@ -1,0 +1,514 @@
+/* SPDX-License-Identifier: MIT */
+/* Pool: the owner's side, and the hooks around the forks of the interpreter. */
+#include "pool.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <structmember.h>
+
+#include "pool/pool.h"
+#include "sync/event.h"
+
+enum { BLOB_BYTES = 1024 }; /* a longer callable lies in the arena, once for all its tasks */
+
+/* --- hooks: with or without the GIL; see brood_pool_hooks --- */
+
+static PyGILState_STATE
+    gil_of_fork; /* between the two hooks: the import lock is held, so there is one at a time */
+
+static void before_fork(void *argument)
+{
+    PyGILState_STATE state = PyGILState_Ensure();
+
+    (void)argument;
+    PyOS_BeforeFork();
+    gil_of_fork = state;
+}
+
+static void after_fork(void *argument)
+{
+    PyGILState_STATE state = gil_of_fork;
+
+    (void)argument;
+    PyOS_AfterFork_Parent();
+    PyGILState_Release(state);
+}
+
+static int call_hook(PyObject *callable)
+{
+    PyObject *done = callable != Py_None ? PyObject_CallNoArgs(callable) : Py_NewRef(Py_None);
+
+    int is_fine = done != NULL && done != Py_False;
+
+    if (done == NULL)
+        PyErr_WriteUnraisable(callable);
+    Py_XDECREF(done);
+    return is_fine ? 0 : -1;
+}
+
+/* The worker is a copy of the thread that called before_fork, which held the GIL. */
+static void worker_begins(void *argument)
+{
+    struct pool *pool = argument;
+
+    PyOS_AfterFork_Child();
+    call_hook(pool->begin);
+    task_begin_worker(pool);
+}
+
+static int initialize(void *argument)
+{
+    struct pool *pool = argument;
+
+    if (pool->initialize == Py_None)
+        return 0;
+    task_end_worker();
+    int error = call_hook(pool->initialize);
+    task_begin_worker(pool);
+    return error < 0 ? 1 : 0;
+}
+
+static void worker_ends(void *argument)
+{
+    task_end_worker();
+    call_hook(((struct pool *)argument)->end);
+}
+
+/* start(pool, anchor, supervisor) → pid */
+static int start_supervisor(void *argument, const brood_pool_ticket *ticket)
+{
+    struct pool *pool = argument;
+    PyGILState_STATE state = PyGILState_Ensure();
+    PyObject *pid = PyObject_CallFunction(pool->start, "KKI", (unsigned long long)ticket->pool,
+                                          (unsigned long long)ticket->anchor, (unsigned)ticket->supervisor);
+    long number = pid != NULL ? PyLong_AsLong(pid) : -1;
+
+    if (PyErr_Occurred())
+        PyErr_WriteUnraisable(pool->start);
+    Py_XDECREF(pid);
+    PyGILState_Release(state);
+    return number > 0 ? (int)number : -EAGAIN;
+}
+
+static brood_pool_hooks hooks_of(struct pool *pool, int is_owner)
+{
+    brood_pool_hooks hooks = {.size = sizeof hooks,
+                              .before_fork = before_fork,
+                              .after_fork = after_fork,
+                              .worker_begins = worker_begins,
+                              .worker_ends = worker_ends,
+                              .anchor = task_run,
+                              .argument = pool};
+
+    if (is_owner && pool->start != Py_None)
+        hooks.start_supervisor = start_supervisor;
+    return hooks;
+}
+
+/* --- a pool's beginning --- */
+
+static int take_callables(struct pool *pool, PyObject *begin, PyObject *initialize_with, PyObject *end,
+                          PyObject *start)
+{
+    PyObject *const all[] = {begin, initialize_with, end, start};
+
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        if (all[i] != Py_None && !PyCallable_Check(all[i])) {
+            PyErr_Format(PyExc_TypeError, "%R is not callable", all[i]);
+            return -1;
+        }
+    pool->begin = Py_NewRef(begin);
+    pool->initialize = Py_NewRef(initialize_with);
+    pool->end = Py_NewRef(end);
+    pool->start = Py_NewRef(start);
+    pool->keep = PyList_New(0);
+    return pool->keep != NULL ? 0 : -1;
+}
+
+static int init(PyObject *self, PyObject *arguments, PyObject *keywords)
+{
+    static char *names[] = {"workers", "tasks_per_worker", "begin", "initialize", "end", "start", NULL};
+    struct pool *pool = (struct pool *)self;
+    unsigned workers, tasks;
+    PyObject *begin, *initialize_with, *end, *start;
+
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "IIOOOO:Pool", names, &workers, &tasks, &begin,
+                                     &initialize_with, &end, &start))
+        return -1;
+    if (pool->begin != NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "the pool was made already");
+        return -1;
+    }
+    pool->state = core_state_of(self);
+    if (pool->state == NULL || take_callables(pool, begin, initialize_with, end, start) < 0)
+        return -1;
+    brood_pool_hooks hooks = hooks_of(pool, 1);
+    int error = brood_pool_create(BROOD_POOL_OPTIONS(.workers = workers, .tasks_per_worker = tasks,
+                                                     .in_background = 1, .initializer = initialize,
+                                                     .initializer_argument = pool, .hooks = &hooks),
+                                  &pool->handle);
+    if (error < 0)
+        pool_raise(pool->state, error);
+    return error < 0 ? -1 : 0;
+}
+
+/* supervise(pool, anchor, supervisor, begin, initialize, end): in a process that was exec'd; does not return. */
+static PyObject *supervise(PyObject *type, PyObject *arguments)
+{
+    unsigned long long pool_at, anchor;
+    unsigned supervisor;
+    PyObject *begin, *initialize_with, *end;
+
+    if (!PyArg_ParseTuple(arguments, "KKIOOO:_supervise", &pool_at, &anchor, &supervisor, &begin,
+                          &initialize_with, &end))
+        return NULL;
+    struct pool *pool = (struct pool *)((PyTypeObject *)type)->tp_alloc((PyTypeObject *)type, 0);
+    if (pool == NULL)
+        return NULL;
+    pool->state = core_state_of((PyObject *)pool);
+    if (pool->state == NULL || take_callables(pool, begin, initialize_with, end, Py_None) < 0) {
+        Py_DECREF(pool);
+        return NULL;
+    }
+    brood_pool_hooks hooks = hooks_of(pool, 0);
+    brood_pool_ticket ticket = {
+        .size = sizeof ticket, .pool = pool_at, .anchor = anchor, .supervisor = supervisor};
+    PyOS_BeforeFork();
+    int error = brood_pool_supervise(
+        &ticket, BROOD_POOL_OPTIONS(.initializer = initialize, .initializer_argument = pool, .hooks = &hooks),
+        task_run);
+    PyOS_AfterFork_Parent();
+    Py_DECREF(pool);
+    return core_raise(error);
+}
+
+brood_pool *pool_handle(struct pool *pool)
+{
+    if (pool->handle == NULL)
+        PyErr_SetString(PyExc_ValueError, "Pool not running");
+    return pool->handle;
+}
+
+/* --- the end --- */
+
+void pool_sweep(struct pool *pool, int all)
+{
+    for (struct left_behind **at = &pool->left; *at != NULL;) {
+        struct left_behind *left = *at;
+        if (!all && brood_result_ready(left->result) == 0) {
+            at = &left->next;
+            continue;
+        }
+        *at = left->next;
+        brood_result_destroy(left->result);
+        Py_DECREF(left->callable);
+        PyMem_Free(left);
+    }
+}
+
+static PyObject *none_or_raise(int error)
+{
+    return error < 0 ? core_raise(error) : Py_NewRef(Py_None);
+}
+
+static PyObject *close_pool(PyObject *self, PyObject *unused)
+{
+    brood_pool *handle = ((struct pool *)self)->handle;
+
+    (void)unused;
+    return none_or_raise(handle != NULL ? brood_pool_close(handle) : 0);
+}
+
+static PyObject *terminate(PyObject *self, PyObject *unused)
+{
+    brood_pool *handle = ((struct pool *)self)->handle;
+
+    (void)unused;
+    return none_or_raise(handle != NULL ? brood_pool_terminate(handle) : 0);
+}
+
+static int step_join(void *handle, int64_t deadline)
+{
+    return brood_pool_join(handle, deadline);
+}
+
+static PyObject *join(PyObject *self, PyObject *timeout)
+{
+    brood_pool *handle = ((struct pool *)self)->handle;
+    int64_t deadline;
+
+    if (core_deadline(timeout, &deadline) < 0)
+        return NULL;
+    int error = handle != NULL ? core_wait(step_join, handle, deadline) : 0;
+    if (error == -ETIMEDOUT)
+        Py_RETURN_FALSE;
+    return error < 0 ? core_raise(error) : Py_NewRef(Py_True);
+}
+
+/* In a forked child the pool is the parent's: its handle is just forgotten. */
+static void destroy_handle(struct pool *pool)
+{
+    brood_pool *handle = pool->handle;
+
+    pool->handle = NULL;
+    if (handle == NULL)
+        return;
+    Py_BEGIN_ALLOW_THREADS;
+    brood_pool_destroy(handle);
+    Py_END_ALLOW_THREADS;
+    pool_sweep(pool, 1);
+    Py_CLEAR(pool->keep);
+}
+
+static PyObject *destroy(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    destroy_handle((struct pool *)self);
+    Py_RETURN_NONE;
+}
+
+/* --- submitting --- */
+
+static int put_in_arena(struct callable *callable)
+{
+    void *memory;
+    int error = brood_alloc(callable->header.call_bytes, &memory);
+
+    if (error < 0) {
+        core_raise(error);
+        return -1;
+    }
+    memcpy(memory, PyBytes_AS_STRING(callable->pickled), callable->header.call_bytes);
+    callable->header.blob = (uint64_t)(uintptr_t)memory;
+    Py_CLEAR(callable->pickled);
+    return 0;
+}
+
+/* callable(pickled, mode, is_kept): is_kept: a worker may use one object for all tasks. */
+static PyObject *make_callable(PyObject *self, PyObject *arguments)
+{
+    static uint64_t serial;
+    struct core_state *state = ((struct pool *)self)->state;
+    PyObject *pickled;
+    unsigned mode;
+    int is_kept;
+
+    if (!PyArg_ParseTuple(arguments, "O!Ip:callable", &PyBytes_Type, &pickled, &mode, &is_kept))
+        return NULL;
+    if (mode > TASK_STARMAP || PyBytes_GET_SIZE(pickled) > UINT32_MAX)
+        return PyErr_Format(PyExc_ValueError, "mode or the size of the pickled callable is too large");
+    struct callable *callable =
+        (struct callable *)PyType_GenericAlloc((PyTypeObject *)state->callable_type, 0);
+    if (callable == NULL)
+        return NULL;
+    callable->pickled = Py_NewRef(pickled);
+    callable->header = (struct task_header){
+        .serial = is_kept ? ++serial : 0, .call_bytes = (uint32_t)PyBytes_GET_SIZE(pickled), .mode = mode};
+    if (PyBytes_GET_SIZE(pickled) > BLOB_BYTES && put_in_arena(callable) < 0)
+        Py_CLEAR(callable);
+    return (PyObject *)callable;
+}
+
+static void dealloc_callable(PyObject *self)
+{
+    struct callable *callable = (struct callable *)self;
+    PyTypeObject *type = Py_TYPE(self);
+
+    if (callable->header.blob != 0)
+        brood_free((void *)(uintptr_t)callable->header.blob);
+    Py_XDECREF(callable->pickled);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+/* --- looking --- */
+
+static PyObject *worker_pid(PyObject *self, PyObject *index)
+{
+    brood_pool *handle = pool_handle((struct pool *)self);
+    unsigned long number = handle != NULL ? PyLong_AsUnsignedLong(index) : 0;
+
+    if (PyErr_Occurred())
+        return NULL;
+    int pid = brood_pool_worker_pid(handle, (uint32_t)number);
+    return pid < 0 ? core_raise(pid) : PyLong_FromLong(pid);
+}
+
+static PyObject *dump(PyObject *self, PyObject *descriptor)
+{
+    brood_pool *handle = pool_handle((struct pool *)self);
+    int fd = handle != NULL ? PyObject_AsFileDescriptor(descriptor) : -1;
+
+    return fd < 0 ? NULL : none_or_raise(brood_pool_dump(handle, fd));
+}
+
+struct finish {
+    struct bri_pool_shm *shared;
+    uint32_t key, obituary;
+};
+
+static int step_finish(void *argument, int64_t deadline)
+{
+    struct finish *finish = argument;
+
+    if (deadline == BROOD_NOW)
+        return (bri_load_acquire(&finish->shared->finished) | BRI_EVENT_WAITING) != finish->key ? 0
+                                                                                                : -ETIMEDOUT;
+    int slept = bri_event_sleep(&finish->shared->finished, finish->key, finish->obituary, deadline);
+    return slept == -EINTR ? -ETIMEDOUT : slept;
+}
+
+/* key = prepare(); look at the jobs; sleep(key, timeout): until a job has ended since. */
+static PyObject *prepare(PyObject *self, PyObject *unused)
+{
+    brood_pool *handle = pool_handle((struct pool *)self);
+
+    (void)unused;
+    if (handle == NULL)
+        return NULL;
+    unsigned obituary = bri_obituary_key();
+    return Py_BuildValue("II", bri_event_prepare(&handle->shared->finished), obituary);
+}
+
+static PyObject *sleep_until(PyObject *self, PyObject *arguments)
+{
+    brood_pool *handle = pool_handle((struct pool *)self);
+    struct finish finish;
+    PyObject *timeout;
+    int64_t deadline;
+
+    if (handle == NULL ||
+        !PyArg_ParseTuple(arguments, "(II)O:sleep", &finish.key, &finish.obituary, &timeout) ||
+        core_deadline(timeout, &deadline) < 0)
+        return NULL;
+    finish.shared = handle->shared;
+    int error = core_wait(step_finish, &finish, deadline);
+    return error < 0 && error != -ETIMEDOUT ? core_raise(error) : Py_NewRef(Py_None);
+}
+
+/* --- the type --- */
+
+static int traverse(PyObject *self, visitproc visit, void *arg)
+{
+    struct pool *pool = (struct pool *)self;
+
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(pool->begin);
+    Py_VISIT(pool->initialize);
+    Py_VISIT(pool->end);
+    Py_VISIT(pool->start);
+    Py_VISIT(pool->keep);
+    return 0;
+}
+
+static int clear(PyObject *self)
+{
+    struct pool *pool = (struct pool *)self;
+
+    Py_CLEAR(pool->begin);
+    Py_CLEAR(pool->initialize);
+    Py_CLEAR(pool->end);
+    Py_CLEAR(pool->start);
+    Py_CLEAR(pool->keep);
+    return 0;
+}
+
+static void dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+
+    PyObject_GC_UnTrack(self);
+    destroy_handle((struct pool *)self);
+    clear(self);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+extern PyMethodDef pool_submit_method, pool_imap_method; /* job.c, stream.c */
+
+static PyMethodDef methods[] = {
+    {"close", close_pool, METH_NOARGS, "close()\n--\n\nNo further jobs; the workers end when all are done."},
+    {"terminate", terminate, METH_NOARGS, "terminate()\n--\n\nEnds the workers now, whatever they do."},
+    {"join", join, METH_O, "join(timeout)\n--\n\nWaits for the workers' end; False when that takes longer."},
+    {"destroy", destroy, METH_NOARGS, "destroy()\n--\n\nEnds the pool and gives it back."},
+    {"callable", make_callable, METH_VARARGS,
+     "callable(pickled, mode, is_kept)\n--\n\nWhat submit takes: a pickled callable and how it is called."},
+    {"worker_pid", worker_pid, METH_O, "worker_pid(index)\n--\n\nIts pid now; 0 while it is being replaced."},
+    {"dump", dump, METH_O, "dump(file)\n--\n\nPrints workers, jobs and counters to a file."},
+    {"prepare", prepare, METH_NOARGS, "prepare()\n--\n\nA key for sleep; look at the jobs in between."},
+    {"sleep", sleep_until, METH_VARARGS,
+     "sleep(key, timeout)\n--\n\nWaits for the end of a job since the key was given."},
+    {"_supervise", supervise, METH_VARARGS | METH_CLASS,
+     "_supervise(pool, anchor, supervisor, begin, initialize, end)\n--\n\nIs the supervisor; does not "
+     "return."},
+    {NULL, NULL, 0, NULL}, /* submit */
+    {NULL, NULL, 0, NULL}, /* imap */
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot slots[] = {
+    {Py_tp_doc, "Pool(workers, tasks_per_worker, begin, initialize, end, start)\n--\n\nA pool of the core."},
+    {Py_tp_init, init},
+    {Py_tp_methods, methods},
+    {Py_tp_traverse, traverse},
+    {Py_tp_clear, clear},
+    {Py_tp_dealloc, dealloc},
+    {0, NULL},
+};
+
+static PyType_Spec spec = {.name = "brood._core.Pool",
+                           .basicsize = sizeof(struct pool),
+                           .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+                           .slots = slots};
+
+static PyType_Slot callable_slots[] = {
+    {Py_tp_doc, "A callable as it travels to workers; Pool.callable makes them."},
+    {Py_tp_dealloc, dealloc_callable},
+    {0, NULL},
+};
+
+static PyType_Spec callable_spec = {.name = "brood._core.Callable",
+                                    .basicsize = sizeof(struct callable),
+                                    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+                                    .slots = callable_slots};
+
+PyObject *pool_raise(struct core_state *state, int error)
+{
+    if (PyErr_Occurred() || state->pool_broken == NULL || (error != -ENOTRECOVERABLE && error != -ECANCELED))
+        return core_raise(error);
+    PyErr_SetString(state->pool_broken, brood_error_text());
+    return NULL;
+}
+
+/* set_error_helpers(pack, unpack, PoolBroken): how errors travel; see task.c. */
+static PyObject *set_error_helpers(PyObject *module, PyObject *arguments)
+{
+    struct core_state *state = PyModule_GetState(module);
+    PyObject *pack, *unpack, *broken;
+
+    if (!PyArg_ParseTuple(arguments, "OOO:_set_error_helpers", &pack, &unpack, &broken))
+        return NULL;
+    Py_XSETREF(state->pool_broken, Py_NewRef(broken));
+    Py_XSETREF(state->pack_error, Py_NewRef(pack));
+    Py_XSETREF(state->unpack_error, Py_NewRef(unpack));
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef functions[] = {
+    {"_set_error_helpers", set_error_helpers, METH_VARARGS,
+     "_set_error_helpers(pack, unpack, broken)\n--\n\nHow the errors of tasks travel."},
+    {NULL, NULL, 0, NULL},
+};
+
+int core_add_pool(PyObject *module)
+{
+    struct core_state *state = PyModule_GetState(module);
+    size_t last = sizeof methods / sizeof *methods - 3;
+
+    methods[last] = pool_submit_method;
+    methods[last + 1] = pool_imap_method;
+    if (PyModule_AddFunctions(module, functions) < 0 || core_add_type(module, &spec, &state->pool_type) < 0 ||
+        core_add_type(module, &callable_spec, &state->callable_type) < 0)
+        return -1;
+    return pool_add_job(module) < 0 ? -1 : pool_add_stream(module);
+}

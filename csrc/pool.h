@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Pools for Python.
+ *
+ *   pool.c   Pool: the owner's side, and the hooks around forks      job.c    Job: what was submitted, and its replies
+ *   task.c   what a worker does with an item                         stream.c Stream: imap
+ *
+ * A task is one chunk of calls.  Its item is a header, the pickled callable (or where in the arena it lies) and the pickled arguments; its reply is
+ * one byte, enum task_reply, and a pickle.
+ */
+#ifndef BROOD_CORE_POOL_H
+#define BROOD_CORE_POOL_H
+
+#include "core.h"
+#include "pickling.h"
+
+enum task_mode {
+    TASK_CALL, /* arguments: (args, kwds).  Reply: the value */
+    TASK_MAP,  /* arguments: a tuple, an argument each.  Reply: the list of values */
+    TASK_STARMAP
+};
+
+enum task_reply { TASK_VALUE, TASK_ERROR };
+
+struct task_header {
+    uint64_t serial;     /* of the callable; 0: not to be kept from one task to the next */
+    uint64_t blob;       /* address in the arena of the pickled callable; 0: it follows the header */
+    uint32_t call_bytes; /* of the pickled callable */
+    uint32_t mode;
+};
+
+/* What is submitted over and over: a callable, pickled once. */
+struct callable {
+    PyObject_HEAD PyObject *pickled; /* bytes, or NULL once it lies in the arena */
+    struct task_header header;
+};
+
+struct pool {
+    PyObject_HEAD brood_pool *handle;           /* NULL: destroyed, or not made yet */
+    PyObject *begin, *initialize, *end, *start; /* callables or None */
+    struct core_state *state; /* of the module; workers need it without a way to look it up */
+    struct left_behind *left; /* jobs that were dropped before they were done */
+    PyObject *keep;           /* list: callables of streams that were dropped; until the pool's end */
+};
+
+/* A job that nobody asks for any more stays until it is done: its workers read the callable. */
+struct left_behind {
+    struct left_behind *next;
+    brood_result *result;
+    PyObject *callable;
+};
+
+/* Frees those that are done, or, with the pool gone, all. */
+void pool_sweep(struct pool *pool, int all);
+
+/* The handle; NULL with ValueError once the pool is destroyed. */
+brood_pool *pool_handle(struct pool *pool);
+
+/* As core_raise, but PoolBroken where the pool is what failed. */
+PyObject *pool_raise(struct core_state *state, int error);
+
+/* The item for `arguments`, in memory of PyMem; 0 or -1 with an exception. */
+int task_make_item(struct pool *pool, struct callable *callable, PyObject *arguments,
+                   brood_message *ret_item);
+
+/* The one task function of all Python pools. */
+int task_run(brood_task *task, const void *item, void *result);
+
+/* In the worker: task_run runs for this pool, in this thread. */
+void task_begin_worker(struct pool *pool);
+void task_end_worker(void);
+
+/* The value of an item from its outcome and reply; NULL with the exception of the task, or of its loss. */
+PyObject *task_value(struct core_state *state, size_t index, const brood_outcome *outcome,
+                     const brood_message *reply);
+
+int pool_add_job(PyObject *module);
+int pool_add_stream(PyObject *module);
+
+#endif

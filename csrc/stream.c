@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: MIT */
+/* Stream: imap over an iterator of chunks, bounded in flight. */
+#include "pool.h"
+
+#include <errno.h>
+#include <stddef.h>
+
+struct stream {
+    PyObject_HEAD struct pool *pool;
+    PyObject *callable;
+    PyObject *chunks;   /* iterator; NULL once it has ended */
+    PyObject *error;    /* what it raised: comes after the results before it */
+    brood_message item; /* the latest, which the core has copied when it asks for the next */
+    brood_stream *stream;
+};
+
+static void keep_error(struct stream *stream)
+{
+    PyObject *type, *exception, *traceback;
+
+    PyErr_Fetch(&type, &exception, &traceback);
+    PyErr_NormalizeException(&type, &exception, &traceback);
+    if (traceback != NULL)
+        PyException_SetTraceback(exception, traceback);
+    Py_XSETREF(stream->error, exception);
+    Py_XDECREF(type);
+    Py_XDECREF(traceback);
+}
+
+static int make_next_item(struct stream *stream)
+{
+    PyObject *chunk = stream->chunks != NULL ? PyIter_Next(stream->chunks) : NULL;
+
+    PyMem_Free(stream->item.data);
+    stream->item.data = NULL;
+    if (chunk != NULL &&
+        task_make_item(stream->pool, (struct callable *)stream->callable, chunk, &stream->item) == 0) {
+        Py_DECREF(chunk);
+        return 1;
+    }
+    Py_XDECREF(chunk);
+    Py_CLEAR(stream->chunks);
+    if (!PyErr_Occurred())
+        return 0;
+    keep_error(stream);
+    return -ECANCELED;
+}
+
+/* Called by the core in the thread that asks for the next result, with the GIL or without. */
+static int give_next(void *argument, brood_message *ret_item)
+{
+    struct stream *stream = argument;
+    PyGILState_STATE state = PyGILState_Ensure();
+    int given = make_next_item(stream);
+
+    if (given == 1)
+        *ret_item = stream->item;
+    PyGILState_Release(state);
+    return given;
+}
+
+/* imap(callable, chunks, in_order, max_items) */
+static PyObject *imap(PyObject *self, PyObject *arguments)
+{
+    struct pool *pool = (struct pool *)self;
+    PyObject *callable, *chunks;
+    Py_ssize_t max_items;
+    int in_order, error;
+
+    if (!PyArg_ParseTuple(arguments, "O!Opn:imap", pool->state->callable_type, &callable, &chunks, &in_order,
+                          &max_items) ||
+        pool_handle(pool) == NULL)
+        return NULL;
+    pool_sweep(pool, 0);
+    struct stream *stream = (struct stream *)PyType_GenericAlloc((PyTypeObject *)pool->state->stream_type, 0);
+    if (stream == NULL)
+        return NULL;
+    stream->pool = (struct pool *)Py_NewRef(self);
+    stream->callable = Py_NewRef(callable);
+    stream->chunks = PyObject_GetIter(chunks);
+    brood_pool *handle = pool->handle;
+    const brood_imap_options options = {.size = sizeof options, .max_items = (size_t)max_items};
+    if (stream->chunks != NULL) {
+        Py_BEGIN_ALLOW_THREADS;
+        error = in_order ? brood_pool_imap(handle, task_run, give_next, stream, &options, &stream->stream)
+                         : brood_pool_imap_unordered(handle, task_run, give_next, stream, &options,
+                                                     &stream->stream);
+        Py_END_ALLOW_THREADS;
+        if (error < 0)
+            pool_raise(pool->state, error);
+    }
+    if (PyErr_Occurred())
+        Py_CLEAR(stream);
+    return (PyObject *)stream;
+}
+
+PyMethodDef pool_imap_method = {
+    "imap", imap, METH_VARARGS,
+    "imap(callable, chunks, in_order, max_items)\n--\n\nA Stream over an iterable of chunks."};
+
+struct asking {
+    struct stream *stream;
+    brood_stream_item item;
+};
+
+static int step_next(void *argument, int64_t deadline)
+{
+    struct asking *asking = argument;
+
+    return brood_stream_next(asking->stream->stream, &asking->item, deadline);
+}
+
+/* After all results: what the iterator raised, once. */
+static PyObject *raise_error(struct stream *stream)
+{
+    PyObject *error = stream->error;
+
+    stream->error = NULL;
+    PyErr_SetObject((PyObject *)Py_TYPE(error), error);
+    Py_DECREF(error);
+    return NULL;
+}
+
+/* next(timeout): the value of the next task; raises what it raised, StopIteration at the end, TimeoutError. */
+static PyObject *next(PyObject *self, PyObject *timeout)
+{
+    struct asking asking = {.stream = (struct stream *)self};
+    int64_t deadline;
+
+    if (core_deadline(timeout, &deadline) < 0)
+        return NULL;
+    int got = core_wait(step_next, &asking, deadline);
+    if (got > 0)
+        return task_value(asking.stream->pool->state, asking.item.index, &asking.item.outcome,
+                          &asking.item.reply);
+    if (got == -EINTR)
+        return NULL;
+    if (got == -ETIMEDOUT)
+        PyErr_SetNone(PyExc_TimeoutError);
+    else if (asking.stream->error != NULL)
+        return raise_error(asking.stream);
+    else if (got == 0 || (got == -ECANCELED && asking.stream->chunks == NULL))
+        PyErr_SetNone(PyExc_StopIteration);
+    else
+        pool_raise(asking.stream->pool->state, got);
+    return NULL;
+}
+
+static int traverse(PyObject *self, visitproc visit, void *arg)
+{
+    struct stream *stream = (struct stream *)self;
+
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(stream->pool);
+    Py_VISIT(stream->chunks);
+    Py_VISIT(stream->error);
+    return 0;
+}
+
+static int clear(PyObject *self)
+{
+    struct stream *stream = (struct stream *)self;
+
+    Py_CLEAR(stream->chunks);
+    Py_CLEAR(stream->error);
+    return 0;
+}
+
+/* The workers may still read the callable: it goes when the pool does. */
+static void dealloc(PyObject *self)
+{
+    struct stream *stream = (struct stream *)self;
+    PyTypeObject *type = Py_TYPE(self);
+
+    PyObject_GC_UnTrack(self);
+    brood_stream_destroy(stream->stream);
+    PyMem_Free(stream->item.data);
+    clear(self);
+    if (stream->callable != NULL && ((struct callable *)stream->callable)->header.blob != 0 &&
+        stream->pool->keep != NULL)
+        PyList_Append(stream->pool->keep, stream->callable);
+    PyErr_Clear();
+    Py_XDECREF(stream->callable);
+    Py_XDECREF(stream->pool);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyMethodDef methods[] = {
+    {"next", next, METH_O,
+     "next(timeout)\n--\n\nThe value of the next task; raises what it raised, or StopIteration."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot slots[] = {
+    {Py_tp_doc, "The results of an imap; Pool.imap makes them."},
+    {Py_tp_methods, methods},
+    {Py_tp_traverse, traverse},
+    {Py_tp_clear, clear},
+    {Py_tp_dealloc, dealloc},
+    {0, NULL},
+};
+
+static PyType_Spec spec = {.name = "brood._core.Stream",
+                           .basicsize = sizeof(struct stream),
+                           .flags =
+                               Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+                           .slots = slots};
+
+int pool_add_stream(PyObject *module)
+{
+    return core_add_type(module, &spec, &((struct core_state *)PyModule_GetState(module))->stream_type);
+}

@@ -1,0 +1,247 @@
+/* SPDX-License-Identifier: MIT */
+/* What a worker does with an item, and what the owner makes of the reply. */
+#include "pool.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* Of the worker.  It has one thread that runs tasks; it gives the GIL away whenever it has none to run. */
+static struct {
+    struct pool *pool;
+    PyThreadState *thread;
+    uint64_t serial; /* of `callable`; 0: none */
+    PyObject *callable;
+} worker;
+
+void task_begin_worker(struct pool *pool)
+{
+    worker.pool = pool;
+    worker.serial = 0;
+    worker.callable = NULL;
+    worker.thread = PyEval_SaveThread();
+}
+
+void task_end_worker(void)
+{
+    PyEval_RestoreThread(worker.thread);
+    Py_CLEAR(worker.callable);
+}
+
+/* --- items --- */
+
+int task_make_item(struct pool *pool, struct callable *callable, PyObject *arguments, brood_message *ret_item)
+{
+    struct core_pickle pickle;
+
+    if (core_pickle_make(pool->state, arguments, &pickle) < 0)
+        return -1;
+    size_t inline_bytes = callable->header.blob != 0 ? 0 : callable->header.call_bytes;
+    size_t bytes = sizeof callable->header + inline_bytes + pickle.bytes;
+    char *item = PyMem_Malloc(bytes);
+    if (item == NULL) {
+        core_pickle_free(&pickle);
+        PyErr_NoMemory();
+        return -1;
+    }
+    memcpy(item, &callable->header, sizeof callable->header);
+    if (inline_bytes > 0)
+        memcpy(item + sizeof callable->header, PyBytes_AS_STRING(callable->pickled), inline_bytes);
+    memcpy(item + sizeof callable->header + inline_bytes, pickle.data, pickle.bytes);
+    core_pickle_free(&pickle);
+    *ret_item = (brood_message){item, bytes};
+    return 0;
+}
+
+static PyObject *load_callable(const struct task_header *header)
+{
+    const void *pickled = header->blob != 0 ? (const void *)(uintptr_t)header->blob : header + 1;
+
+    if (header->serial != 0 && header->serial == worker.serial)
+        return Py_NewRef(worker.callable);
+    PyObject *callable = core_unpickle_in_place(worker.pool->state, pickled, header->call_bytes);
+    if (callable != NULL && header->serial != 0) {
+        Py_XSETREF(worker.callable, Py_NewRef(callable));
+        worker.serial = header->serial;
+    }
+    return callable;
+}
+
+static PyObject *load_arguments(const struct task_header *header, size_t item_bytes)
+{
+    size_t before = sizeof *header + (header->blob != 0 ? 0 : header->call_bytes);
+
+    return core_unpickle_in_place(worker.pool->state, (const char *)header + before, item_bytes - before);
+}
+
+/* --- running --- */
+
+static PyObject *call_once(PyObject *callable, PyObject *arguments)
+{
+    PyObject *args, *kwds;
+
+    if (!PyArg_ParseTuple(arguments, "OO", &args, &kwds))
+        return NULL;
+    if (PyTuple_CheckExact(args) && (kwds == Py_None || PyDict_CheckExact(kwds)))
+        return PyObject_Call(callable, args, kwds == Py_None ? NULL : kwds);
+    PyObject *tuple = PySequence_Tuple(args), *dict = PyDict_New(), *value = NULL;
+    if (tuple != NULL && dict != NULL && (kwds == Py_None || PyDict_Update(dict, kwds) == 0))
+        value = PyObject_Call(callable, tuple, dict);
+    Py_XDECREF(tuple);
+    Py_XDECREF(dict);
+    return value;
+}
+
+static PyObject *call_starred(PyObject *callable, PyObject *argument)
+{
+    PyObject *tuple = PySequence_Tuple(argument);
+    PyObject *value = tuple != NULL ? PyObject_CallObject(callable, tuple) : NULL;
+
+    Py_XDECREF(tuple);
+    return value;
+}
+
+/* *ret_position: which of them failed. */
+static PyObject *call_each(PyObject *callable, PyObject *arguments, int starred, Py_ssize_t *ret_position)
+{
+    Py_ssize_t count = PyTuple_GET_SIZE(arguments);
+    PyObject *values = PyList_New(count);
+
+    for (Py_ssize_t i = 0; values != NULL && i < count; i++) {
+        PyObject *argument = PyTuple_GET_ITEM(arguments, i);
+        PyObject *value =
+            starred ? call_starred(callable, argument) : PyObject_CallOneArg(callable, argument);
+        if (value == NULL) {
+            *ret_position = i;
+            Py_CLEAR(values);
+        } else {
+            PyList_SET_ITEM(values, i, value);
+        }
+    }
+    return values;
+}
+
+static PyObject *run(const struct task_header *header, size_t item_bytes, Py_ssize_t *ret_position)
+{
+    PyObject *callable = load_callable(header), *value = NULL;
+    PyObject *arguments = callable != NULL ? load_arguments(header, item_bytes) : NULL;
+
+    if (arguments != NULL && !PyTuple_Check(arguments))
+        PyErr_SetString(PyExc_SystemError, "the arguments of a task are no tuple");
+    else if (arguments != NULL && header->mode == TASK_CALL)
+        value = call_once(callable, arguments);
+    else if (arguments != NULL)
+        value = call_each(callable, arguments, header->mode == TASK_STARMAP, ret_position);
+    Py_XDECREF(callable);
+    Py_XDECREF(arguments);
+    return value;
+}
+
+/* --- replies --- */
+
+static int reply_with(brood_task *task, enum task_reply kind, const void *data, size_t bytes)
+{
+    void *memory;
+    int error = brood_task_reply_reserve(task, bytes + 1, &memory);
+
+    if (error < 0)
+        return error;
+    *(char *)memory = (char)kind;
+    memcpy((char *)memory + 1, data, bytes);
+    return 0;
+}
+
+static int reply_with_value(brood_task *task, PyObject *value)
+{
+    struct core_pickle pickle;
+
+    if (core_pickle_make(worker.pool->state, value, &pickle) < 0)
+        return -1;
+    int error = reply_with(task, TASK_VALUE, pickle.data, pickle.bytes);
+    core_pickle_free(&pickle);
+    if (error < 0)
+        core_raise(error);
+    return error;
+}
+
+/* helper(exception, position or None, value or None, task's index) → bytes: pool.py makes of the exception what travels. */
+static int reply_with_error(brood_task *task, PyObject *value, Py_ssize_t position)
+{
+    PyObject *type, *exception, *traceback;
+
+    PyErr_Fetch(&type, &exception, &traceback);
+    PyErr_NormalizeException(&type, &exception, &traceback);
+    if (traceback != NULL)
+        PyException_SetTraceback(exception, traceback);
+    PyObject *bytes =
+        PyObject_CallFunction(worker.pool->state->pack_error, "OnOn", exception, position,
+                              value != NULL ? value : Py_None, (Py_ssize_t)brood_task_index(task));
+    Py_XDECREF(type);
+    Py_XDECREF(exception);
+    Py_XDECREF(traceback);
+    int error = -1;
+    if (bytes != NULL && PyBytes_Check(bytes))
+        error = reply_with(task, TASK_ERROR, PyBytes_AS_STRING(bytes), (size_t)PyBytes_GET_SIZE(bytes));
+    Py_XDECREF(bytes);
+    PyErr_Clear();
+    return error < 0 ? brood_task_fail(task, 1, "the error of the task cannot be told: no memory") : 0;
+}
+
+static void flush_output(void)
+{
+    PyObject *out = PySys_GetObject("stdout"); /* borrowed */
+    PyObject *done = out != NULL && out != Py_None ? PyObject_CallMethod(out, "flush", NULL) : NULL;
+
+    Py_XDECREF(done);
+    PyErr_Clear();
+}
+
+int task_run(brood_task *task, const void *item, void *result)
+{
+    Py_ssize_t position = -1;
+    int code = 0;
+
+    (void)result;
+    PyEval_RestoreThread(worker.thread);
+    PyObject *value = run(item, brood_task_item_bytes(task), &position);
+    if (value == NULL)
+        code = reply_with_error(task, NULL, position);
+    else if (reply_with_value(task, value) < 0)
+        code = reply_with_error(task, value, -1);
+    Py_XDECREF(value);
+    flush_output(); /* what a task prints does not wait for the worker's end, which may be a kill */
+    worker.thread = PyEval_SaveThread();
+    return code;
+}
+
+/* --- the owner's side --- */
+
+/* helper(pickled error or None, item's index, kind, code, pid, signal, exit code, text) → exception. */
+static void raise_failure(struct core_state *state, size_t index, const brood_outcome *outcome,
+                          PyObject *packed)
+{
+    PyObject *exception = PyObject_CallFunction(state->unpack_error, "Oniiiiiz", packed, (Py_ssize_t)index,
+                                                outcome->kind, outcome->code, outcome->pid, outcome->signal,
+                                                outcome->exit_code, outcome->text);
+
+    if (exception != NULL && PyExceptionInstance_Check(exception))
+        PyErr_SetObject((PyObject *)Py_TYPE(exception), exception);
+    else if (exception != NULL)
+        PyErr_SetString(PyExc_SystemError, "the error of a task is no exception");
+    Py_XDECREF(exception);
+}
+
+PyObject *task_value(struct core_state *state, size_t index, const brood_outcome *outcome,
+                     const brood_message *reply)
+{
+    const char *bytes = reply->data;
+    int has_reply = outcome->kind == BROOD_VALUE && reply->bytes > 0;
+
+    if (has_reply && bytes[0] == TASK_VALUE)
+        return core_unpickle_in_place(state, bytes + 1, reply->bytes - 1);
+    PyObject *packed =
+        has_reply ? PyBytes_FromStringAndSize(bytes + 1, (Py_ssize_t)reply->bytes - 1) : Py_NewRef(Py_None);
+    if (packed != NULL)
+        raise_failure(state, index, outcome, packed);
+    Py_XDECREF(packed);
+    return NULL;
+}

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: MIT
+"""What ``multiprocessing.forkserver`` has, with a server that has imported brood, and attached to the arena.
+
+There is one fork server for a program and all its descendants, also when some of it uses multiprocessing and some of it
+brood: the standard library's object, of our class from here on.
+"""
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from . import _arena, _core, _std
+from ._install import install
+
+_real = _std.load("forkserver")
+
+__all__ = list(_real.__all__)
+
+
+class _Preload(list):  # type: ignore[type-arg]
+    """The modules to preload.  Formatted into the server's command line, it becomes a call of ``serving``.
+
+    The command line is made inside ``ForkServer.ensure_running``, which differs between versions of Python; this list is
+    the one thing in it that is ours.  It is evaluated in the server before anything is preloaded.
+    """
+
+    def __repr__(self) -> str:
+        fd, base, size = _core.arena_ticket()
+        ticket = (f"/proc/{os.getpid()}/fd/{fd}", base, size)
+        arguments = f"{list(self)!r}, {ticket!r}, {_std.installed()}"
+        return f"({_arena.path_prologue()}, __import__('brood.forkserver').forkserver.serving({arguments}))[1]"
+
+
+class ForkServer(_real.ForkServer):  # type: ignore[misc,name-defined]
+    """The standard library's, whose server has brood's arena before it preloads anything."""
+
+    @property
+    def _preload_modules(self) -> list[str]:
+        return _Preload(self.__dict__["_preload_modules"])
+
+    @_preload_modules.setter
+    def _preload_modules(self, names: list[str]) -> None:
+        self.__dict__["_preload_modules"] = names
+
+
+_forkserver = _real._forkserver
+_forkserver.__class__ = ForkServer
+
+ensure_running = _forkserver.ensure_running
+get_inherited_fds = _forkserver.get_inherited_fds
+connect_to_new_process = _forkserver.connect_to_new_process
+set_forkserver_preload = _forkserver.set_forkserver_preload
+main = _real.main
+
+
+def __getattr__(name: str) -> Any:
+    return getattr(_real, name)
+
+
+def serving(names: list[str], ticket: tuple[str, int, int], installed: bool) -> list[str]:
+    """In the server, first of all: take part in the arena; returns the modules to preload."""
+    if installed:
+        install()
+    path, base, size = ticket
+    _arena.attach(os.open(path, os.O_RDWR | os.O_CLOEXEC), base, size)
+    return names

@@ -1,0 +1,453 @@
+# SPDX-License-Identifier: MIT
+"""Pools of worker processes, as :mod:`multiprocessing.pool` has them, on the core's pool.
+
+``Pool`` submits jobs to ``brood._core.Pool``; a task is one chunk of calls.  Workers are forked by a supervisor, which
+is a fork of the owner (start method fork) or one process of the start method (spawn, forkserver); ``_worker`` is what
+they do besides running tasks.  There is no thread, unless a callback is given.
+"""
+import collections
+import itertools
+import sys
+import threading
+import time
+import warnings
+from multiprocessing import util
+from multiprocessing.context import TimeoutError
+from ._std_pool import (
+    CLOSE, INIT, RUN, TERMINATE, ExceptionWithTraceback, MaybeEncodingError, RemoteTraceback, ThreadPool, mapstar,
+    rebuild_exc, starmapstar, worker)
+
+from . import _core, _worker
+from ._errors import PoolBroken, WorkerDied
+
+__all__ = ["Pool", "ThreadPool", "WorkerDied", "PoolBroken"]
+
+_CALL, _MAP, _STARMAP = range(3)
+_WINDOW = 256  # chunks in flight of an imap over an iterator that does not tell its length
+_MOST_IN_FLIGHT = 32768
+_CHUNKS_PER_WORKER = 4
+
+def _check_positive(name, value):
+    """Return `value` when it is an int of at least 1, else raise."""
+    if not isinstance(value, int):
+        raise TypeError(f"{name} must be an int or None, not {type(value).__name__}")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, not {value}")
+    return value
+
+
+class _WorkerView:
+    """A worker as ``Pool._pool`` shows it: whoever sits in that seat now."""
+
+    daemon = True
+
+    def __init__(self, pool, index):
+        self._core_pool = pool
+        self._index = index
+        self.name = f"PoolWorker-{index + 1}"
+
+    @property
+    def pid(self):
+        """The pid of the worker in this seat; waits while it is being replaced."""
+        for _ in range(500):
+            pid = self._core_pool.worker_pid(self._index)
+            if pid:
+                return pid
+            time.sleep(0.01)
+        return None
+
+    ident = pid
+
+    @property
+    def exitcode(self):
+        """None: one that ended was replaced already."""
+        return None
+
+    def is_alive(self):
+        """Whether somebody sits in this seat."""
+        return self._core_pool.worker_pid(self._index) != 0
+
+    def join(self, timeout=None):
+        """Do nothing: ``Pool.join`` waits for all."""
+
+    def __repr__(self):
+        return f"<{self.name} pid={self._core_pool.worker_pid(self._index)}>"
+
+
+class Pool:
+    """A pool of worker processes that run functions in parallel.
+
+    Args:
+        processes: how many workers; default ``brood.cpu_count()``.
+        initializer, initargs: called in each worker as it starts.  When it raises, the pool is broken.
+        maxtasksperchild: chunks that a worker does before it is replaced; default: no limit.
+        context: the start method's context.
+
+    A worker that dies costs the task that it ran, whose result raises WorkerDied; it is replaced.
+    """
+
+    def __init__(self, processes=None, initializer=None, initargs=(), maxtasksperchild=None, context=None):
+        self._state = INIT
+        if context is None:
+            from . import get_context as default_context
+            context = default_context()
+        self._ctx = context
+        self._processes = self._check_arguments(processes, initializer, maxtasksperchild)
+        self._maxtasksperchild = maxtasksperchild
+        self._initializer = initializer
+        self._initargs = initargs
+        self._callbacks = None
+        self._last = None
+        self._lock = threading.Lock()
+        self._core = self._make_core(initializer, initargs, maxtasksperchild or 0)
+        self._pool = [_WorkerView(self._core, index) for index in range(self._processes)]
+        self._terminate = util.Finalize(self, _destroy, args=(self._core,), exitpriority=15)
+        self._state = RUN
+
+    # ---- start ----
+
+    @staticmethod
+    def _check_arguments(processes, initializer, maxtasksperchild):
+        if processes is None:
+            processes = _core.cpu_count()
+        if not isinstance(processes, int):
+            raise TypeError(f"processes must be an int or None, not {type(processes).__name__}")
+        if processes < 1:
+            raise ValueError("Number of processes must be at least 1")
+        if processes > 1024:
+            raise ValueError(f"Number of processes must be at most 1024, not {processes}")
+        if maxtasksperchild is not None and (not isinstance(maxtasksperchild, int) or maxtasksperchild <= 0):
+            raise ValueError("maxtasksperchild must be a positive int or None")
+        if initializer is not None and not callable(initializer):
+            raise TypeError("initializer must be a callable")
+        return processes
+
+    def _make_core(self, initializer, initargs, tasks):
+        self._life = life = _worker.Life(_method_of(self._ctx), initializer, tuple(initargs))
+        start = _worker.Starter(self._ctx, life) if life.method != "fork" else None
+        return _core.Pool(self._processes, tasks, life.begin, life.initialize, life.end, start)
+
+    # ---- calls ----
+
+    def apply(self, func, args=(), kwds={}):
+        """Call func(*args, **kwds) in a worker and return what it returns."""
+        return self.apply_async(func, args, kwds).get()
+
+    def apply_async(self, func, args=(), kwds={}, callback=None, error_callback=None):
+        """Call func(*args, **kwds) in a worker; return an ApplyResult at once."""
+        self._check_running()
+        job = self._core.submit(self._callable(func, _CALL), [(args, kwds or None)])
+        return self._watched(ApplyResult(job, callback, error_callback))
+
+    def map(self, func, iterable, chunksize=None):
+        """Return the list of func(x) for each x of the iterable, in order."""
+        return self._map_async(func, iterable, _MAP, chunksize).get()
+
+    def map_async(self, func, iterable, chunksize=None, callback=None, error_callback=None):
+        """Return a MapResult at once."""
+        return self._map_async(func, iterable, _MAP, chunksize, callback, error_callback)
+
+    def starmap(self, func, iterable, chunksize=None):
+        """Return the list of func(*x) for each x of the iterable, in order."""
+        return self._map_async(func, iterable, _STARMAP, chunksize).get()
+
+    def starmap_async(self, func, iterable, chunksize=None, callback=None, error_callback=None):
+        """Return a MapResult at once."""
+        return self._map_async(func, iterable, _STARMAP, chunksize, callback, error_callback)
+
+    def _map_async(self, func, iterable, mode, chunksize=None, callback=None, error_callback=None):
+        self._check_running()
+        if not hasattr(iterable, "__len__"):
+            iterable = list(iterable)
+        if chunksize is None:
+            chunksize, extra = divmod(len(iterable), self._processes * _CHUNKS_PER_WORKER)
+            chunksize += bool(extra)
+        elif chunksize < 1:
+            raise ValueError(f"chunksize must be at least 1, not {chunksize}")
+        chunks = list(_chunks_of(iterable, chunksize)) if len(iterable) else []
+        job = self._core.submit(self._callable(func, mode), chunks) if chunks else None
+        return self._watched(MapResult(job, callback, error_callback))
+
+    def imap(self, func, iterable, chunksize=1, *, buffersize=None):
+        """Return an iterator over func(x) for each x of the iterable, in order.
+
+        buffersize: how many chunks may be in flight or wait to be fetched.  Default: all of a sized iterable, 256 of
+        others, whose next items are read when results are fetched.
+        """
+        return self._imap(func, iterable, chunksize, buffersize, True)
+
+    def imap_unordered(self, func, iterable, chunksize=1, *, buffersize=None):
+        """Return an iterator over func(x) for each x of the iterable, as they finish.  See imap for buffersize."""
+        return self._imap(func, iterable, chunksize, buffersize, False)
+
+    def _imap(self, func, iterable, chunksize, buffersize, in_order):
+        self._check_running()
+        if chunksize < 1:
+            raise ValueError(f"Chunksize must be 1+, not {chunksize:n}")
+        if buffersize is not None:
+            _check_positive("buffersize", buffersize)
+        elif hasattr(iterable, "__len__"):
+            buffersize = min(-(-len(iterable) // chunksize) + 1, _MOST_IN_FLIGHT)
+        else:
+            buffersize = max(_WINDOW, 2 * self._processes)
+        stream = self._core.imap(self._callable(func, _MAP), _chunks_of(iterable, chunksize), in_order, buffersize)
+        return IMapIterator(stream)
+
+    def _callable(self, func, mode):
+        """Pickle func, or take what was made of it last; only a plain function may be kept by the workers."""
+        last = self._last
+        if last is not None and last[0] is func and last[1] == mode:
+            return last[2]
+        pickled, is_kept, is_lasting = _worker.pickle_callable(func, self._life)
+        made = self._core.callable(pickled, mode, is_kept)
+        if is_lasting:
+            self._last = (func, mode, made)
+        return made
+
+    def _watched(self, result):
+        if result._callback is not None or result._error_callback is not None:
+            with self._lock:
+                if self._callbacks is None:
+                    self._callbacks = _CallbackThread(self._core)
+                self._callbacks.add(result)
+        return result
+
+    # ---- the end ----
+
+    def close(self):
+        """Take no further jobs; the workers end when all are done."""
+        if self._state == RUN:
+            self._state = CLOSE
+            self._core.close()
+
+    def terminate(self):
+        """End the workers now, whatever they do.  What is not done raises PoolBroken."""
+        self._state = TERMINATE
+        self._core.terminate()
+        self._terminate()
+
+    def join(self):
+        """After close or terminate: wait for the workers' end."""
+        if self._state == RUN:
+            raise ValueError("Pool is still running")
+        if self._state not in (CLOSE, TERMINATE):
+            raise ValueError("In unknown state")
+        if self._state == CLOSE:
+            self._core.join(None)
+        if self._callbacks is not None:
+            self._callbacks.finish()
+        self._pool = []
+        self._terminate()
+
+    def _check_running(self):
+        if self._state != RUN:
+            raise ValueError("Pool not running")
+
+    def __enter__(self):
+        self._check_running()
+        return self
+
+    def __exit__(self, exc_type, exc_val, exc_tb):
+        self.terminate()
+
+    def __del__(self, _warn=warnings.warn, RUN=RUN):
+        if getattr(self, "_state", None) == RUN:
+            _warn(f"unclosed running multiprocessing pool {self!r}", ResourceWarning, source=self)
+
+    def __reduce__(self):
+        raise NotImplementedError("pool objects cannot be passed between processes or pickled")
+
+    def __repr__(self):
+        return (f"<{type(self).__module__}.{type(self).__qualname__} state={self._state} "
+                f"pool_size={len(self._pool)}>")
+
+    # ---- names that others lean on ----
+
+    @property
+    def _cache(self):
+        """Nothing: jobs are known to their results alone."""
+        return {}
+
+    def _repopulate_pool(self):
+        """Do nothing: the supervisor replaces workers by itself."""
+
+    _maintain_pool = _repopulate_pool
+
+    def Process(self, *args, **kwds):  # noqa: N802
+        """A process of the pool's context."""
+        return self._ctx.Process(*args, **kwds)
+
+    @staticmethod
+    def _get_tasks(func, it, size):
+        for chunk in _chunks_of(it, size):
+            yield (func, chunk)
+
+
+def _destroy(core):
+    core.destroy()
+
+
+def _method_of(context):
+    method = getattr(context, "_name", None) or context.get_start_method()
+    return method
+
+
+def _chunks_of(iterable, size):
+    iterator = iter(iterable)
+    while chunk := tuple(itertools.islice(iterator, size)):
+        yield chunk
+
+
+class ApplyResult:
+    """What apply_async returns: the result of one call, once it is there."""
+
+    def __init__(self, job, callback=None, error_callback=None):
+        self._job = job
+        self._callback = callback
+        self._error_callback = error_callback
+        self._success = None
+        self._value = None
+
+    def ready(self):
+        """Whether the call has ended."""
+        return self._success is not None or self._job is None or self._job.ready()
+
+    def successful(self):
+        """Whether the call ended without an exception; ValueError when it has not ended."""
+        if not self.ready():
+            raise ValueError(f"{self!r} not ready")
+        self._settle()
+        return self._success
+
+    def wait(self, timeout=None):
+        """Wait for the end of the call, or timeout seconds."""
+        if self._success is None and self._job is not None:
+            self._job.wait(timeout)
+
+    def get(self, timeout=None):
+        """Wait and return what the call returned; raises what it raised, TimeoutError, WorkerDied or PoolBroken."""
+        if self._success is None:
+            if self._job is not None and not self._job.wait(timeout):
+                raise TimeoutError
+            self._settle()
+        if self._success:
+            return self._value
+        raise self._value
+
+    def cancel(self):
+        """Cancel what has not begun; True when that was something."""
+        return self._job is not None and self._job.cancel() > 0
+
+    def _settle(self):
+        """Take value or exception out of the job, once."""
+        job = self._job
+        if self._success is not None:
+            return
+        try:
+            value, success = self._collect(job), True
+        except BaseException as error:  # the task's, whatever it is
+            value, success = error, False
+            if isinstance(error, KeyboardInterrupt) and not hasattr(error, "__notes__"):
+                raise  # ours
+        self._value, self._success, self._job = value, success, None
+
+    def _collect(self, job):
+        return job.value(0)
+
+    def _notify(self):
+        """Call the callbacks; an exception of theirs is printed, and the others go on."""
+        self._settle()
+        callback = self._callback if self._success else self._error_callback
+        if callback is not None:
+            callback(self._value)
+
+
+AsyncResult = ApplyResult
+
+
+class MapResult(ApplyResult):
+    """What map_async returns: the list of results, once all are there."""
+
+    def _collect(self, job):
+        if job is None:
+            return []
+        values = []
+        for index in range(len(job)):
+            values += job.value(index)
+        return values
+
+
+class IMapIterator:
+    """What imap returns."""
+
+    def __init__(self, stream):
+        self._stream = stream
+        self._items = collections.deque()
+
+    def __iter__(self):
+        return self
+
+    def next(self, timeout=None):
+        """The next result; TimeoutError when it takes longer than timeout seconds."""
+        while not self._items:
+            self._items.extend(self._stream.next(timeout))
+        return self._items.popleft()
+
+    __next__ = next
+
+
+IMapUnorderedIterator = IMapIterator
+
+
+class _CallbackThread:
+    """Calls callbacks as jobs end, in a thread of its own that lives as long as there is something to call."""
+
+    def __init__(self, core):
+        self._core = core
+        self._lock = threading.Lock()
+        self._results = []
+        self._thread = None
+
+    def add(self, result):
+        """Have the result's callbacks called when it is ready."""
+        with self._lock:
+            self._results.append(result)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, daemon=True, name="brood-callbacks")
+                self._thread.start()
+
+    def finish(self):
+        """Wait until all callbacks were called."""
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    def _run(self):
+        while True:
+            try:
+                key = self._core.prepare()
+            except ValueError:  # the pool was terminated: nobody is told any more
+                return
+            with self._lock:
+                ready = [result for result in self._results if result.ready()]
+                if not ready and not self._results:
+                    self._thread = None
+                    return
+                self._results = [result for result in self._results if not any(result is one for one in ready)]
+            for result in ready:
+                self._call(result)
+            if not ready:
+                self._sleep(key)
+
+    def _sleep(self, key):
+        try:
+            self._core.sleep(key, 0.5)
+        except ValueError:
+            pass  # terminated: seen at the next turn
+
+    @staticmethod
+    def _call(result):
+        try:
+            result._notify()
+        except BaseException:
+            threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))

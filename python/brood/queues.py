@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: MIT
+"""Queues among processes, as in :mod:`multiprocessing.queues`.
+
+What is different: there is no feeder thread.  ``put`` pickles in the caller, so that what cannot be pickled raises
+there, and the object is in the queue when it returns; a process may end, or be joined, with objects of it still in
+the queue.  A process killed in ``put`` or ``get`` harms nobody.  ``put_many`` and ``get_many`` move several at once.
+"""
+from __future__ import annotations
+
+import types
+from queue import Empty, Full
+from typing import Any
+
+from . import _core
+
+__all__ = ["Queue", "SimpleQueue", "JoinableQueue", "Empty", "Full"]
+
+
+class _End:
+    """One end of a queue, with what programs use of the Connection that a queue of the standard library has there.
+
+    It holds the queue, and the queue does not hold it: there is no cycle that would keep a queue until a collection.
+    """
+
+    def __init__(self, queue: _Ends) -> None:
+        self._queue = queue
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and other._queue is self._queue
+
+    def __hash__(self) -> int:
+        return hash((type(self), id(self._queue)))
+
+    @property
+    def closed(self) -> bool:
+        """Is it, or its queue, closed in this process?"""
+        return self._queue._closed or type(self) in self._queue._closed_ends
+
+    def close(self) -> None:
+        """Close this end: only fileno() and the other methods here notice."""
+        self._queue._closed_ends |= {type(self)}
+
+    def _open_queue(self) -> _Ends:
+        if self.closed:
+            raise OSError("handle is closed")
+        return self._queue
+
+    def fileno(self) -> int:
+        """Return a descriptor of this process, readable while there are objects."""
+        return self._open_queue()._fileno()
+
+
+class _Reader(_End):
+    def poll(self, timeout: float | None = 0.0) -> bool:
+        """Wait until there is an object; False when the time is over."""
+        queue = self._open_queue()
+        if not queue.empty() or timeout == 0:
+            return not queue.empty()
+        from .connection import wait
+
+        return bool(wait([self], timeout)) and not queue.empty()
+
+    def recv(self) -> Any:
+        """Take the oldest object."""
+        return self._open_queue().get()
+
+
+class _Writer(_End):
+    def send(self, obj: Any) -> None:
+        """Put an object."""
+        self._open_queue().put(obj)
+
+
+class _Ends(_core.Queue):
+    """A queue with ``_reader`` and ``_writer``."""
+
+    _closed_ends: frozenset[type] = frozenset()
+
+    @property
+    def _reader(self) -> _Reader:
+        return _Reader(self)
+
+    @property
+    def _writer(self) -> _Writer:
+        return _Writer(self)
+
+    def _poll(self, timeout: float | None = 0.0) -> bool:
+        return self._reader.poll(timeout)
+
+    def __getstate__(self) -> Any:
+        return None
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+class Queue(_Ends):
+    """A queue of any number of producers and consumers, with at most ``maxsize`` objects if that is positive."""
+
+    _ignore_epipe = False  # concurrent.futures sets it
+
+    def __init__(self, maxsize: int = 0, *, ctx: Any) -> None:
+        super().__init__(maxsize)
+        self._maxsize = _bound(maxsize)
+
+    def __getstate__(self) -> Any:
+        return self._ignore_epipe, self._maxsize
+
+    def __setstate__(self, state: Any) -> None:
+        self._ignore_epipe, self._maxsize = state
+
+    def close(self) -> None:
+        """Neither put nor get any more, in this process."""
+        self._closed = True
+
+    def join_thread(self) -> None:
+        """Return at once: there is no thread, and all that was put is in the queue."""
+        assert self._closed, f"Queue {self!r} not closed"
+
+    def cancel_join_thread(self) -> None:
+        """Do nothing: there is no thread."""
+
+    @staticmethod
+    def _on_queue_feeder_error(error: Exception, obj: Any) -> None:
+        """Decide about an object that cannot be pickled; here: raise, in the caller of put.  Subclasses may do else."""
+        raise error
+
+
+def _bound(maxsize: int) -> int:
+    return maxsize if maxsize > 0 else _core.SemLock.SEM_VALUE_MAX
+
+
+class JoinableQueue(Queue):
+    """A queue that knows what of it is done."""
+
+    def __init__(self, maxsize: int = 0, *, ctx: Any) -> None:
+        super().__init__(maxsize, ctx=ctx)
+        self._tally = _core.Tally()
+        self._room = _core.Condition()
+
+    def __getstate__(self) -> Any:
+        return *super().__getstate__(), self._tally, self._room
+
+    def __setstate__(self, state: Any) -> None:
+        super().__setstate__(state[:-2])
+        self._tally, self._room = state[-2:]
+
+    def task_done(self) -> None:
+        """Say that one object that was got is done with; ValueError when all that were put are."""
+        self._tally.task_done(self, self._room)
+
+    def join(self) -> None:
+        """Wait until task_done was called for every object that was put."""
+        self._tally.join(self, self._room)
+
+
+class SimpleQueue(_Ends):
+    """A queue with ``put`` and ``get`` and little else; ``_reader`` may be waited for (connection.wait, select)."""
+
+    def __init__(self, *, ctx: Any) -> None:
+        super().__init__()
+
+    def close(self) -> None:
+        """Neither put nor get any more, in this process."""
+        self._closed = True
+
+    def _refuse(self) -> None:
+        raise OSError("handle is closed")
+
+    def empty(self) -> bool:
+        """Is there no object?"""
+        if self._closed:
+            self._refuse()
+        return super().empty()
+
+    __class_getitem__ = classmethod(types.GenericAlias)

@@ -1,0 +1,5 @@
+# SPDX-License-Identifier: MIT
+"""The standard library's own ``multiprocessing.resource_sharer``, under brood's name."""
+from ._std import alias
+
+alias(__name__)

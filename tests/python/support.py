@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: MIT
+"""Forked children for tests: they run a function and end with 0, or with 1 and a traceback when it raised."""
+import os
+import signal
+import sys
+import time
+import traceback
+
+from brood import _core
+
+
+def child(function):
+    """Fork a process that runs function(); return its pid."""
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid:
+        return pid
+    status = 1
+    try:
+        function()
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+    finally:
+        os._exit(status)
+
+
+def ended(pid):
+    """Wait for the end of a child; return its exit code, or minus the signal."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def killed(pid):
+    """Kill a child and wait for its end."""
+    os.kill(pid, signal.SIGKILL)
+    assert ended(pid) == -signal.SIGKILL
+
+
+def until(condition, seconds=30):
+    """Give way until condition() holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come about"
+        os.sched_yield()
+
+
+def arena_blocks():
+    """How many blocks of shared memory are in use."""
+    return _core.arena_stats()["used_blocks"]

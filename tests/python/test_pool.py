@@ -1,0 +1,456 @@
+# SPDX-License-Identifier: MIT
+"""Pools: the calls, the errors of tasks, the deaths of workers, what travels, and the ends."""
+import collections
+import functools
+import gc
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import weakref
+
+import pytest
+
+import brood as mp
+from brood import WorkerDied, _core
+from brood.pool import PoolBroken
+
+METHODS = ["fork", "spawn", "forkserver"]
+WITHIN = 30
+
+
+@pytest.fixture(params=METHODS)
+def method(request):
+    """Each start method in turn."""
+    return request.param
+
+
+@pytest.fixture
+def pool():
+    """A pool of two workers, gone after the test."""
+    with mp.get_context("fork").Pool(2) as made:
+        yield made
+
+
+def square(x):
+    return x * x
+
+
+def add(x, y=0, *, z=0):
+    return x + y + z
+
+
+def fail(x):
+    raise ValueError(f"no {x}")
+
+
+def die(x):
+    if x == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return x
+
+
+def leave(x):
+    sys.exit(7)
+
+
+def leave_at_once(x):
+    os._exit(5)
+
+
+def whoami(_):
+    return mp.current_process().name, os.getpid(), mp.current_process().daemon, mp.parent_process().pid
+
+
+def nested(n):
+    with mp.Pool(2) as inner:
+        return inner.map(square, range(n))
+
+
+# ---- calls ----
+
+
+def test_every_call(method):
+    with mp.get_context(method).Pool(2) as pool:
+        assert pool.apply(add, (1, 2), {"z": 3}) == 6
+        assert pool.apply_async(add, [1], {"y": 5}).get(WITHIN) == 6
+        assert pool.map(square, range(100)) == [x * x for x in range(100)]
+        assert pool.map(square, (x for x in range(7)), chunksize=2) == [x * x for x in range(7)]
+        assert pool.map(square, []) == []
+        assert pool.map_async(square, [3]).get(WITHIN) == [9]
+        assert pool.starmap(add, [(1, 2), (3, 4)]) == [3, 7]
+        assert pool.starmap_async(add, zip(range(5), range(5)), 2).get(WITHIN) == [0, 2, 4, 6, 8]
+        assert list(pool.imap(square, range(50), 7)) == [x * x for x in range(50)]
+        assert sorted(pool.imap_unordered(square, iter(range(50)))) == [x * x for x in range(50)]
+
+
+def test_results_tell_how_far_they_are(pool):
+    gate = mp.Event()
+    waiting = pool.apply_async(gate.wait)
+    assert not waiting.ready()
+    with pytest.raises(ValueError, match="not ready"):
+        waiting.successful()
+    with pytest.raises(mp.TimeoutError):
+        waiting.get(0.01)
+    waiting.wait(0.01)
+    gate.set()
+    assert waiting.get(WITHIN) is True
+    assert waiting.ready() and waiting.successful()
+    assert waiting.get() is True  # again
+
+
+def test_callbacks_are_called_in_the_order_of_the_ends(pool):
+    gate, calls = mp.Event(), []
+    slow = pool.apply_async(gate.wait, callback=calls.append)
+    quick = pool.apply_async(square, (4,), callback=calls.append)
+    bad = pool.apply_async(fail, (4,), callback=calls.append, error_callback=lambda e: calls.append(str(e)))
+    quick.wait(WITHIN), bad.wait(WITHIN)
+    deadline = time.monotonic() + WITHIN
+    while len(calls) < 2 and time.monotonic() < deadline:
+        os.sched_yield()
+    assert calls == [16, "no 4"]
+    gate.set()
+    pool.close()
+    pool.join()
+    assert calls == [16, "no 4", True] and slow.ready()
+
+
+def test_no_thread_without_callbacks(pool):
+    pool.map(square, range(10))
+    pool.apply_async(square, (1,)).get(WITHIN)
+    assert threading.active_count() == 1
+
+
+def test_imap_reads_no_more_than_it_may(pool):
+    taken = []
+
+    def numbers():
+        for i in range(1000):
+            taken.append(i)
+            yield i
+
+    results = pool.imap(square, numbers(), buffersize=5)
+    assert next(results) == 0
+    assert len(taken) <= 8
+    assert list(results) == [x * x for x in range(1, 1000)]
+
+
+def test_imap_goes_on_after_close(pool):
+    results = pool.imap(square, iter(range(2000)), buffersize=3)
+    pool.close()
+    assert list(results) == [x * x for x in range(2000)]
+
+
+def test_what_an_iterator_raises_comes_after_the_results(pool):
+    def numbers():
+        yield from range(5)
+        raise KeyError("iterator")
+
+    results = pool.imap(square, numbers())
+    assert [next(results) for _ in range(5)] == [0, 1, 4, 9, 16]
+    with pytest.raises(KeyError, match="iterator"):
+        next(results)
+    with pytest.raises(StopIteration):
+        next(results)
+
+
+# ---- errors ----
+
+
+def test_errors_carry_where_and_what(pool):
+    with pytest.raises(ValueError, match="no 2") as caught:
+        pool.map(fail, [2, 3], chunksize=1)
+    assert "in fail" in str(caught.value.__cause__)
+    assert any("worker pid" in note for note in caught.value.__notes__)
+    assert pool.map(square, [2]) == [4]
+
+
+def test_every_base_exception_is_the_tasks_error(pool):
+    with pytest.raises(SystemExit):
+        pool.apply(leave, (1,))
+    with pytest.raises(KeyboardInterrupt):
+        pool.apply(_raise, (KeyboardInterrupt,))
+    assert pool.apply(square, (3,)) == 9
+
+
+def _raise(kind):
+    raise kind
+
+
+class Unreadable(Exception):
+    """Pickles, but does not unpickle."""
+
+    def __init__(self, first, second):
+        super().__init__("both")
+
+
+def raise_unreadable(_):
+    raise Unreadable(1, 2)
+
+
+def test_errors_that_do_not_unpickle_fail_their_own_task_only(pool):
+    good = pool.map_async(square, range(10))
+    with pytest.raises(Exception, match="Unreadable: both") as caught:
+        pool.apply(raise_unreadable, (1,))
+    assert "raise_unreadable" in str(caught.value.__cause__)
+    assert good.get(WITHIN) == [x * x for x in range(10)]
+
+
+def test_results_that_do_not_pickle_fail_their_own_task_only(pool):
+    with pytest.raises(mp.pool.MaybeEncodingError):
+        pool.apply(make_lock)
+    assert pool.apply(square, (3,)) == 9
+
+
+def make_lock():
+    return threading.Lock()
+
+
+def test_a_dead_worker_costs_its_task(method):
+    with mp.get_context(method).Pool(2) as pool:
+        results = [pool.apply_async(die, (x,)) for x in range(6)]
+        for x, result in enumerate(results):
+            if x != 3:
+                assert result.get(WITHIN) == x
+        with pytest.raises(WorkerDied, match="signal 9") as caught:
+            results[3].get(WITHIN)
+        assert caught.value.signal == signal.SIGKILL and caught.value.pid > 0
+        with pytest.raises(WorkerDied, match="exit code 5"):
+            pool.apply(leave_at_once, (1,))
+        assert pool.map(square, range(4)) == [0, 1, 4, 9]
+        assert pickle.loads(pickle.dumps(caught.value)).signal == 9
+
+
+def test_an_initializer_that_fails_breaks_the_pool(capfd):
+    with mp.Pool(2, initializer=fail, initargs=(1,)) as pool:
+        with pytest.raises(PoolBroken):
+            pool.map(square, range(3))
+    assert "ValueError: no 1" in capfd.readouterr().err
+
+
+# ---- what travels ----
+
+
+def test_lambdas_closures_and_new_functions_travel(method):
+    offset = 10
+    with mp.get_context(method).Pool(2) as pool:
+        assert pool.map(lambda x: x + offset, range(3)) == [10, 11, 12]
+        assert pool.apply(functools.partial(add, z=3), (1, 2)) == 6
+        assert pool.map(collections.Counter, ["aab"]) == [{"a": 2, "b": 1}]
+
+
+def test_a_long_callable_travels_once(pool):
+    data = bytes(range(256)) * 4000
+    blocks = _core.arena_stats()["used_blocks"]
+    assert pool.map(lambda x: data[x], range(50), chunksize=1) == list(range(50))
+    gc.collect()
+    pool.map(square, range(3))
+    assert _core.arena_stats()["used_blocks"] <= blocks
+
+
+def test_what_cannot_travel_raises_in_the_caller(pool):
+    with pytest.raises((TypeError, AttributeError, pickle.PicklingError)):
+        pool.apply_async(square, (threading.Lock(),))
+    lock = threading.Lock()
+    with pytest.raises((TypeError, AttributeError, pickle.PicklingError)):
+        pool.apply_async(lambda: lock)
+
+
+def test_brood_objects_travel_in_arguments(method):
+    context = mp.get_context(method)
+    queue, value = context.Queue(), context.Value("i", 0)
+    with context.Pool(2) as pool:
+        pool.starmap(put_and_count, [(queue, value, i) for i in range(10)])
+    assert sorted(queue.get(timeout=WITHIN) for _ in range(10)) == list(range(10))
+    assert value.value == 10
+
+
+def put_and_count(queue, value, i):
+    queue.put(i)
+    with value.get_lock():
+        value.value += 1
+
+
+class Counted:
+    """Counts its instances."""
+
+    alive = 0
+
+    def __init__(self):
+        type(self).alive += 1
+
+    def __del__(self):
+        type(self).alive -= 1
+
+
+def test_nothing_is_kept_of_arguments(pool):
+    things = [Counted() for _ in range(10)]
+    refs = [weakref.ref(thing) for thing in things]
+    pool.map(id, things)
+    del things
+    gc.collect()
+    assert [ref() for ref in refs] == [None] * 10
+
+
+# ---- workers ----
+
+
+def test_workers_know_who_they_are(method):
+    with mp.get_context(method).Pool(1) as pool:
+        name, pid, daemon, parent = pool.apply(whoami, (0,))
+        assert "PoolWorker" in name and daemon and parent == os.getpid()
+        assert pool._pool[0].pid == pid and pool._processes == 1
+
+
+def test_pools_nest(pool):
+    assert pool.map(nested, [3, 4]) == [[0, 1, 4], [0, 1, 4, 9]]
+
+
+def test_workers_are_renewed():
+    with mp.Pool(1, maxtasksperchild=3) as pool:
+        pids = [pool.apply(os.getpid) for _ in range(9)]
+    assert sorted(collections.Counter(pids).values()) == [3, 3, 3]
+
+
+def note_end(path):
+    import atexit
+    import multiprocessing.util
+
+    multiprocessing.util.Finalize(None, lambda: open(path, "a").write("x"), exitpriority=1)
+    atexit.unregister(note_end)
+
+
+def test_workers_end_in_good_order(tmp_path):
+    pool = mp.Pool(2, initializer=note_end, initargs=(str(tmp_path / "ends"),))
+    pool.map(square, range(10))
+    pool.close()
+    pool.join()
+    assert (tmp_path / "ends").read_text() == "xx"
+
+
+# ---- bad input, ends ----
+
+
+@pytest.mark.parametrize("processes", [0, -1, 1025])
+def test_processes_out_of_range(processes):
+    with pytest.raises(ValueError, match="[Nn]umber of processes"):
+        mp.Pool(processes)
+
+
+@pytest.mark.parametrize("tasks", [0, -1, 0.5, "12"])
+def test_maxtasksperchild_out_of_range(tasks):
+    with pytest.raises(ValueError, match="maxtasksperchild"):
+        mp.Pool(1, maxtasksperchild=tasks)
+
+
+def test_bad_arguments(pool):
+    with pytest.raises(TypeError, match="processes"):
+        mp.Pool("2")
+    with pytest.raises(TypeError, match="initializer"):
+        mp.Pool(1, initializer=3)
+    with pytest.raises(ValueError, match="Chunksize"):
+        pool.imap(square, [1], 0)
+    with pytest.raises(ValueError, match="chunksize"):
+        pool.map(square, [1], -1)
+    with pytest.raises(ValueError, match="buffersize"):
+        pool.imap(square, [1], buffersize=0)
+    with pytest.raises(TypeError, match="buffersize"):
+        pool.imap(square, [1], buffersize="many")
+
+
+def test_use_after_the_end():
+    pool = mp.Pool(1)
+    with pytest.raises(ValueError, match="still running"):
+        pool.join()
+    pool.close()
+    for call in (pool.map, pool.imap, pool.starmap, pool.map_async):
+        with pytest.raises(ValueError, match="not running"):
+            call(square, [1])
+    with pytest.raises(ValueError, match="not running"):
+        pool.apply(square, (1,))
+    pool.join()
+    pool.terminate()
+    pool.join()
+    with pytest.raises(NotImplementedError):
+        pickle.dumps(pool)
+
+
+def sleep_for_ever(_):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    while True:
+        time.sleep(60)
+
+
+def test_terminate_ends_whatever_the_workers_do():
+    pool = mp.Pool(2)
+    result = pool.apply_async(sleep_for_ever, (1,))
+    waiting = [pool.apply_async(square, (1,)) for _ in range(5)]
+    begun = time.monotonic()
+    pool.terminate()
+    pool.join()
+    assert time.monotonic() - begun < 10
+    for one in (result, *waiting):
+        with pytest.raises((mp.ProcessError, Exception)):
+            one.get(WITHIN)
+        assert one.ready()
+
+
+def test_a_pool_that_is_dropped_warns_and_ends():
+    with pytest.warns(ResourceWarning, match="unclosed running"):
+        pool = mp.Pool(1)
+        pid = pool.apply(os.getpid)
+        del pool
+        gc.collect()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def run_script(text, **options):
+    return subprocess.run([sys.executable, "-c", textwrap.dedent(text)], capture_output=True, text=True, timeout=60, check=False,
+                          **options)
+
+
+def test_the_interpreter_ends_with_a_pool_open():
+    done = run_script("""
+        import brood as mp
+        pool = mp.Pool(2)
+        print(pool.map(abs, [-1, -2]))
+        """)
+    assert done.stdout == "[1, 2]\n" and done.returncode == 0, done.stderr
+
+
+def test_one_keyboard_interrupt_and_no_noise():
+    done = run_script("""
+        import brood as mp, os, signal, threading, time
+        def wait(x):
+            time.sleep(60)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the tests run in the background
+        with mp.Pool(2) as pool:
+            pool.map(abs, range(4))
+            result = pool.map_async(wait, range(2))
+            threading.Timer(0.2, os.killpg, (0, signal.SIGINT)).start()
+            try:
+                result.get()
+            except KeyboardInterrupt:
+                print("one")
+        """, start_new_session=True)
+    assert done.stdout == "one\n" and done.stderr == "" and done.returncode == 0
+
+
+def test_processes_are_gone_when_the_owner_is_killed():
+    done = run_script("""
+        import brood as mp, os, signal
+        pool = mp.Pool(2)
+        print(*set(pool.map(lambda x: os.getpid(), range(64), chunksize=1)), flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+        """)
+    deadline = time.monotonic() + 2
+    alive = {int(pid) for pid in done.stdout.split()}
+    assert alive
+    while alive and time.monotonic() < deadline:
+        alive = {pid for pid in alive if os.path.exists(f"/proc/{pid}") and "State:\tZ" not in open(f"/proc/{pid}/status").read()}
+    assert not alive
