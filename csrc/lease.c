@@ -457,7 +457,13 @@ static void settle_child(struct core_record_shm *record)
     record->forking -= record->forking > 0;
 }
 
-/* The mutex is held across the fork, so that the child finds the table whole. */
+/* The mutex is held across the fork, so that the child finds the table whole.  It is free again there before any Python runs, which may drop
+ * leases ahead of our own hook; and in children that were forked in other ways. */
+static void free_mutex_in_child(void)
+{
+    pthread_mutex_init(&table_mutex, NULL);
+}
+
 static PyObject *before_fork(PyObject *module, PyObject *unused)
 {
     (void)module, (void)unused;
@@ -483,7 +489,6 @@ static PyObject *after_fork_in_child(PyObject *module, PyObject *unused)
     spare = NULL;
     if (bri_arena_current != NULL && bri_arena_enter() == 0)
         for_each_record(settle_child);
-    pthread_mutex_unlock(&table_mutex);
     Py_RETURN_NONE;
 }
 
@@ -541,5 +546,11 @@ int core_add_leases(PyObject *module)
 
     if (PyModule_AddFunctions(module, functions) < 0)
         return -1;
-    return atomic_exchange(&is_registered, 1) ? 0 : register_at_fork(module);
+    if (atomic_exchange(&is_registered, 1))
+        return 0;
+    if (pthread_atfork(NULL, NULL, free_mutex_in_child) != 0) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    return register_at_fork(module);
 }

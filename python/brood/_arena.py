@@ -14,6 +14,8 @@ from . import _core, _std
 
 __all__ = ["Passport", "attach", "ensure", "package_parent"]
 
+_LAST = -1_000_000  # of the finalizers at exit
+
 
 def package_parent() -> str:
     """The directory that has to be on a child's ``sys.path`` for it to import this very brood."""
@@ -60,12 +62,13 @@ class Passport:
 
 def _admit(handle, base: int, size: int, start_method: str | None, installed: bool) -> None:
     """In the child."""
-    from . import context
+    from . import context, util
     from ._install import install
 
     if installed:
         install()
     attach(handle.detach(), base, size)
+    util.Finalize(None, _core.leave, exitpriority=_LAST)  # a clean end, which nobody else could tell from a death
     context._default_context.set_start_method(start_method, force=True)
 
 

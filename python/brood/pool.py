@@ -307,9 +307,14 @@ class ApplyResult:
         self._error_callback = error_callback
         self._success = None
         self._value = None
+        # With callbacks the result is ready once they were called, as in multiprocessing.
+        self._called = threading.Event() if callback is not None or error_callback is not None else None
 
     def ready(self):
-        """Whether the call has ended."""
+        """Whether the call has ended, and its callback was called."""
+        return self._called.is_set() if self._called is not None else self._has_ended()
+
+    def _has_ended(self):
         return self._success is not None or self._job is None or self._job.ready()
 
     def successful(self):
@@ -321,11 +326,15 @@ class ApplyResult:
 
     def wait(self, timeout=None):
         """Wait for the end of the call, or timeout seconds."""
-        if self._success is None and self._job is not None:
+        if self._called is not None:
+            self._called.wait(timeout)
+        elif self._success is None and self._job is not None:
             self._job.wait(timeout)
 
     def get(self, timeout=None):
         """Wait and return what the call returned; raises what it raised, TimeoutError, WorkerDied or PoolBroken."""
+        if self._called is not None and not self._called.wait(timeout):
+            raise TimeoutError
         if self._success is None:
             if self._job is not None and not self._job.wait(timeout):
                 raise TimeoutError
@@ -355,11 +364,21 @@ class ApplyResult:
         return job.value(0)
 
     def _notify(self):
-        """Call the callbacks; an exception of theirs is printed, and the others go on."""
-        self._settle()
-        callback = self._callback if self._success else self._error_callback
-        if callback is not None:
-            callback(self._value)
+        """In the thread of the callbacks: call the one that it is for."""
+        try:
+            self._settle()
+            callback = self._callback if self._success else self._error_callback
+            if callback is not None:
+                callback(self._value)
+        finally:
+            self._called.set()
+
+    def _give_up(self):
+        """The pool was terminated: nobody is called any more."""
+        try:
+            self._settle()
+        finally:
+            self._called.set()
 
 
 AsyncResult = ApplyResult
@@ -426,10 +445,11 @@ class _CallbackThread:
         while True:
             try:
                 key = self._core.prepare()
-            except ValueError:  # the pool was terminated: nobody is told any more
+            except ValueError:
+                self._give_up()
                 return
             with self._lock:
-                ready = [result for result in self._results if result.ready()]
+                ready = [result for result in self._results if result._has_ended()]
                 if not ready and not self._results:
                     self._thread = None
                     return
@@ -438,6 +458,12 @@ class _CallbackThread:
                 self._call(result)
             if not ready:
                 self._sleep(key)
+
+    def _give_up(self):
+        with self._lock:
+            results, self._results, self._thread = self._results, [], None
+        for result in results:
+            result._give_up()
 
     def _sleep(self, key):
         try:

@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import _arena, _std
+from . import _arena, _core, _std
 
 __all__ = ["Popen"]
+
+
+class _Leaving:
+    """The process as its child runs it: whose end the core is told of, since it did not start it and cannot see how it ends."""
+
+    def __init__(self, process_obj: Any) -> None:
+        self._process_obj = process_obj
+
+    def _bootstrap(self, parent_sentinel: int | None = None) -> int:
+        code = self._process_obj._bootstrap(parent_sentinel=parent_sentinel)
+        _core.leave()
+        return code
 
 
 class Popen(_std.load("popen_fork").Popen):  # type: ignore[misc]
@@ -14,7 +26,7 @@ class Popen(_std.load("popen_fork").Popen):  # type: ignore[misc]
 
     def _launch(self, process_obj: Any) -> None:
         _arena.ensure()
-        super()._launch(process_obj)
+        super()._launch(_Leaving(process_obj))
 
 
 _std.mirror(globals())
