@@ -62,8 +62,8 @@ install: build ## into PREFIX (/usr/local), below DESTDIR if that is set
 	@meson install -C $(BUILD) --no-rebuild $(if $(DESTDIR),--destdir $(abspath $(DESTDIR)))
 	@if [ -z "$(DESTDIR)" ] && [ "$$(id -u)" -eq 0 ]; then ldconfig; fi
 
-clean: ## removes the build directories
-	rm -rf $(BUILD) $(BUILD)-test $(BUILD)-clang $(BUILD)-asan $(BUILD)-tsan $(BUILD)-fuzz
+clean: ## removes the build directories and .venv
+	rm -rf $(BUILD) $(BUILD)-test $(BUILD)-clang $(BUILD)-asan $(BUILD)-tsan $(BUILD)-valgrind $(BUILD)-fuzz .venv
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
