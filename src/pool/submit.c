@@ -112,6 +112,21 @@ static void sweep_limbo(brood_pool *pool)
     pool->limbo_count = kept;
 }
 
+void bri_pool_sweep(brood_pool *pool)
+{
+    pthread_mutex_lock(&pool->lock);
+    sweep_limbo(pool);
+    pthread_mutex_unlock(&pool->lock);
+}
+
+void bri_pool_sweep_unless_busy(brood_pool *pool)
+{
+    if (pthread_mutex_trylock(&pool->lock) != 0)
+        return;
+    sweep_limbo(pool);
+    pthread_mutex_unlock(&pool->lock);
+}
+
 /* So that large jobs do not stay until limbo is full, and that many that wait there cost a constant each time. */
 static void sweep_some(brood_pool *pool)
 {
@@ -159,10 +174,11 @@ int bri_pool_check_function(brood_pool *pool, brood_function *function)
     if (function == NULL)
         return bri_fail(EINVAL, "function is NULL: pass the function that the workers are to run");
     if (!bri_modules_hold(&pool->modules, (uintptr_t)function))
-        return bri_fail(EFAULT,
-                        "function (%p) does not lie in a module that was loaded when the pool was created: "
-                        "workers do not have it",
-                        (void *)(uintptr_t)function);
+        return bri_fail(
+            EFAULT,
+            "function (%p) does not lie in a module that was loaded when the pool was created and still is: "
+            "workers do not have it",
+            (void *)(uintptr_t)function);
     return bri_pool_is_over(pool), bri_pool_trouble(pool, 1);
 }
 
@@ -183,6 +199,17 @@ static int check_sizes(const void *items, size_t item_bytes, size_t result_bytes
     return 0;
 }
 
+/* Jobs that were given up go before a new one is refused; another thread may hold the lock, so the heap's own try was not enough. */
+static int make_job(brood_pool *pool, const struct bri_job_wish *wish, struct bri_job_shm **ret_job)
+{
+    int error = bri_job_make(wish, ret_job);
+
+    if (error != -ENOMEM)
+        return error;
+    bri_pool_sweep(pool);
+    return bri_job_make(wish, ret_job);
+}
+
 static int submit(brood_pool *pool, struct bri_job_wish *wish, brood_result **ret_result)
 {
     struct bri_job_shm *job;
@@ -195,7 +222,7 @@ static int submit(brood_pool *pool, struct bri_job_wish *wish, brood_result **re
     brood_result *result = bri_result_alloc(pool);
     if (result == NULL)
         return bri_fail(ENOMEM, "no memory for a result handle");
-    int error = bri_job_make(wish, &job);
+    int error = make_job(pool, wish, &job);
     if (error == 0) {
         error = bri_pool_offer(pool, job, &index);
         if (error < 0)
