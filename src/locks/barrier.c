@@ -30,7 +30,8 @@
  *           W4  outcome; at the deadline: lock, and if phase is the same still, BROKEN by one store
  *           T1  the last: words[us] = MEMBER too; sweep      T2  phase: trips + 1 (linearisation point for all)
  *           T3  arrived = 0, unlock, signal all
- * reset     S1  lock; trips_at_reset = trips; sweep    S2  phase: resets + 1, whole (linearisation point)   S3  as T3
+ * reset     S0  ask after all members; lock; M2, M3 for those who have ended
+ *           S1  trips_at_reset = trips; sweep          S2  phase: resets + 1, whole (linearisation point)   S3  as T3
  * abort     B1  lock   B2  phase: BROKEN (linearisation point)   B3  unlock, signal all
  * mourn     M1  lock (from a dead holder too), then for each dead slot that is listed:
  *           M2  BROKEN, if it is a member and was waiting or did not end cleanly     M3  its words = 0
@@ -50,12 +51,16 @@
  *   T1            the same; a sweep changes only words that do not count
  *   T2 … T3       all others leave tripped, sleepers when their slice ends or an obituary comes (vigil.h); then M2 breaks
  *                 the barrier for the next generation, since a member died
+ *   S0            as M2 … M3: with a member dead, the barrier is broken or about to be
  *   S1            a number for a reset that has not come: the next reset writes it again
  *   S2, B2 …      as T2
  *   M2 … M3       the next mourner holds the mutex without a gap and does both again
  *
  * Why everybody who arrived in a generation has the same outcome: it is a function of the phase words, and of one store
  * that ended the generation, but for more than 7 resets.
+ *
+ * Why only deaths after a reset break the barrier after it: S0 takes out members whose death nobody, or not yet everybody, has been told of.
+ * Their entries are theirs as long as they are not 0 (vigil.h), and mourn finds nothing in them later.
  *
  * right:  if (brood_barrier_wait(b, deadline) == -EPIPE) … the others have gone: reset by one of them
  * wrong:  brood_barrier_wait(b, BROOD_NOW) to see whether all are there      it breaks the barrier unless they are
@@ -341,13 +346,46 @@ int brood_barrier_abort(brood_barrier *barrier)
     return 0;
 }
 
+static int is_listed(const brood_barrier *barrier, uint32_t slot)
+{
+    return slot < bri_load_acquire(&barrier->width) &&
+           (bri_load_relaxed(&barrier->words[slot]) | bri_load_relaxed(&barrier->inside[slot])) != 0;
+}
+
+/* M2, M3. */
+static void take_out(brood_barrier *barrier, uint32_t slot)
+{
+    enum bri_slot_state state;
+    bri_name name = bri_roster_name_at(slot, &state);
+    uint32_t word = bri_load_relaxed(&barrier->words[slot]);
+    int waited = arrivals_in(word, bri_load_relaxed(&barrier->phase)) > 0;
+
+    if ((word & MEMBER) && (waited || bri_roster_end_of(name) != BRI_END_CLEAN))
+        break_it(barrier);
+    bri_store_release(&barrier->inside[slot], (uint16_t)0);
+    bri_store_release(&barrier->words[slot], 0u);
+}
+
+/* S0.  One whom somebody watches is buried by its watcher only, be that later: under the mutex it is enough that it has ended. */
+static void take_out_ended(brood_barrier *barrier)
+{
+    uint32_t width = bri_load_relaxed(&barrier->width);
+    enum bri_slot_state state;
+
+    for (uint32_t slot = 0; slot < width; slot++)
+        if (is_listed(barrier, slot) && bri_roster_has_ended(bri_roster_name_at(slot, &state)))
+            take_out(barrier, slot);
+}
+
 int brood_barrier_reset(brood_barrier *barrier)
 {
     int error = bri_handle_check(barrier, BRI_KIND_BARRIER, "barrier");
 
     if (error < 0)
         return error;
+    ask_members(&(struct wait){.barrier = barrier}); /* S0 */
     bri_mutex_lock(&barrier->mutex);
+    take_out_ended(barrier);
     uint64_t phase = bri_load_relaxed(&barrier->phase);
     bri_store_relaxed(&barrier->trips_at_reset[resets_of(phase) % BRI_RESETS_KEPT], trips_of(phase)); /* S1 */
     begin_generation(barrier, make_phase(resets_of(phase) + 1, trips_of(phase)));
@@ -413,26 +451,6 @@ int brood_barrier_destroy(brood_barrier *barrier)
     bri_mutex_lock(&barrier->mutex);
     bri_vigil_unmake(barrier, &barrier->mutex);
     return 0;
-}
-
-static int is_listed(const brood_barrier *barrier, uint32_t slot)
-{
-    return slot < bri_load_acquire(&barrier->width) &&
-           (bri_load_relaxed(&barrier->words[slot]) | bri_load_relaxed(&barrier->inside[slot])) != 0;
-}
-
-/* M2, M3. */
-static void take_out(brood_barrier *barrier, uint32_t slot)
-{
-    enum bri_slot_state state;
-    bri_name name = bri_roster_name_at(slot, &state);
-    uint32_t word = bri_load_relaxed(&barrier->words[slot]);
-    int waited = arrivals_in(word, bri_load_relaxed(&barrier->phase)) > 0;
-
-    if ((word & MEMBER) && (waited || bri_roster_end_of(name) != BRI_END_CLEAN))
-        break_it(barrier);
-    bri_store_release(&barrier->inside[slot], (uint16_t)0);
-    bri_store_release(&barrier->words[slot], 0u);
 }
 
 static void mourn(void *payload, bri_name dead)

@@ -11,6 +11,7 @@ struct state {
     _Atomic int seen[PARTIES]; /* how often each order of arrival came */
     _Atomic int rounds;
     _Atomic int ready;
+    _Atomic int watcher; /* a name */
 };
 
 static struct state *make(uint32_t parties)
@@ -171,6 +172,61 @@ static void a_member_that_dies_breaks_it(void **unused)
     drop(state);
 }
 
+static void stand_by(void *argument)
+{
+    struct state *state = argument;
+
+    brood_barrier_parties(state->barrier); /* joins the arena */
+    atomic_store(&state->watcher, (int)bri_self());
+    for (;;)
+        pause();
+}
+
+static void trip_and_die_watched(void *argument)
+{
+    struct state *state = argument;
+
+    expect_trip(state);
+    atomic_store(&state->ready, (int)bri_self());
+    if (atomic_load(&state->watcher) != 0) { /* as one whose watcher alone may bury it */
+        bri_store_relaxed(&bri_slot_of(bri_self())->role, (uint32_t)BRI_ROLE_PROCESS);
+        bri_store_relaxed(&bri_slot_of(bri_self())->boss, (bri_name)atomic_load(&state->watcher));
+    }
+    die();
+}
+
+/* Nobody has asked after it before the reset; whoever does so after it finds nothing to break. */
+static void assert_death_is_of_the_past(struct state *state)
+{
+    pid_t member = start_child(trip_and_die_watched, state);
+
+    assert_in_range(brood_barrier_wait(state->barrier, BROOD_FOREVER), 0, 1);
+    assert_is_killed(member);
+    assert_int_equal(brood_barrier_reset(state->barrier), 0);
+    bri_roster_bury((bri_name)atomic_load(&state->ready), BRI_END_KILLED);
+    bri_undertake();
+    assert_int_equal(brood_barrier_is_broken(state->barrier), 0);
+    pid_t other = start_child(expect_trip, state);
+    assert_in_range(brood_barrier_wait(state->barrier, brood_after_ms(WITHIN_MS)), 0, 1);
+    assert_exits_well(other);
+}
+
+static void a_death_before_a_reset_is_of_the_past(void **unused)
+{
+    struct state *state = make(2);
+
+    (void)unused;
+    assert_death_is_of_the_past(state);
+    assert_int_equal(brood_barrier_reset(state->barrier), 0); /* `other` has ended */
+    pid_t watcher = start_child(stand_by, state);
+    while (atomic_load(&state->watcher) == 0)
+        sched_yield();
+    assert_death_is_of_the_past(state);
+    kill(watcher, SIGKILL);
+    assert_is_killed(watcher);
+    drop(state);
+}
+
 static void trip_and_tell_name(void *argument)
 {
     struct state *state = argument;
@@ -297,6 +353,7 @@ int main(void)
         cmocka_unit_test(all_meet_again_and_again),
         cmocka_unit_test(a_time_out_breaks_it),
         cmocka_unit_test(abort_and_reset_end_waits),
+        cmocka_unit_test(a_death_before_a_reset_is_of_the_past),
         cmocka_unit_test(who_tripped_has_tripped),
         cmocka_unit_test(a_waiter_that_dies_breaks_it),
         cmocka_unit_test(a_member_that_dies_breaks_it),

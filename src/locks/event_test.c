@@ -17,6 +17,7 @@ static struct state *make(void)
     struct state *state = shared(sizeof *state);
 
     assert_int_equal(brood_event_create(&state->event), 0);
+    bri_event_signal(bri_event_berth(state->event), INT_MAX); /* WAITING, of earlier sleepers, off */
     return state;
 }
 
@@ -69,13 +70,18 @@ static void all_are_woken(void **unused)
     drop(state);
 }
 
+static int somebody_sleeps(const brood_event *event)
+{
+    return (bri_load_relaxed(bri_event_berth(event)) & BRI_EVENT_WAITING) != 0;
+}
+
 static void a_short_pulse_is_seen(void **unused)
 {
     struct state *state = make();
 
     (void)unused;
     pid_t waiter = start_child(wait_for_set, state);
-    while ((bri_load_relaxed(&state->event->event) & BRI_EVENT_WAITING) == 0)
+    while (!somebody_sleeps(state->event))
         sched_yield(); /* it has had its first look by then */
     assert_int_equal(brood_event_set(state->event), 0);
     assert_int_equal(brood_event_clear(state->event), 0);
@@ -90,9 +96,57 @@ static void a_set_without_a_wake_up_is_seen(void **unused)
 
     (void)unused;
     pid_t waiter = start_child(wait_for_set, state);
-    while ((bri_load_relaxed(&state->event->event) & BRI_EVENT_WAITING) == 0)
+    while (!somebody_sleeps(state->event))
         sched_yield();
     bri_store_seq_cst(&state->event->word, UINT64_C(3));
+    assert_exits_well(waiter);
+    drop(state);
+}
+
+static void wait_for_the_end(void *argument)
+{
+    struct state *state = argument;
+
+    atomic_fetch_add(&state->ready, 1);
+    child_check(brood_event_wait(state->event, BROOD_FOREVER) == -EINVAL);
+    child_check(strstr(brood_error_text(), "destroyed") != NULL);
+}
+
+/* A waiter that has not had its first look yet is refused with a sentence that says "destroyed", too. */
+static void a_destroyed_one_ends_waits(void **unused)
+{
+    struct state *state = make();
+    pid_t pids[CHILDREN];
+
+    (void)unused;
+    for (int i = 0; i < CHILDREN; i++)
+        pids[i] = start_child(wait_for_the_end, state);
+    while (atomic_load(&state->ready) < CHILDREN || !somebody_sleeps(state->event))
+        sched_yield();
+    assert_int_equal(brood_event_destroy(state->event), 0);
+    for (int i = 0; i < CHILDREN; i++)
+        assert_exits_well(pids[i]);
+    assert_int_equal(brood_free(state), 0);
+}
+
+/* The block is an event again before the waiter runs, and that one is set. */
+static void its_successor_is_not_taken_for_it(void **unused)
+{
+    struct state *state = make();
+    brood_event *before = state->event;
+    int status;
+
+    (void)unused;
+    pid_t waiter = start_child(wait_for_the_end, state);
+    while (!somebody_sleeps(state->event))
+        sched_yield();
+    kill(waiter, SIGSTOP);
+    assert_int_equal(waitpid(waiter, &status, WUNTRACED), waiter);
+    assert_int_equal(brood_event_destroy(before), 0);
+    assert_int_equal(brood_event_create(&state->event), 0);
+    assert_ptr_equal(state->event, before);
+    assert_int_equal(brood_event_set(state->event), 0);
+    kill(waiter, SIGCONT);
     assert_exits_well(waiter);
     drop(state);
 }
@@ -139,9 +193,10 @@ static void unwaited_makes_no_system_call(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(flag_goes_up_and_down), cmocka_unit_test(all_are_woken),
-        cmocka_unit_test(a_short_pulse_is_seen), cmocka_unit_test(a_set_without_a_wake_up_is_seen),
-        cmocka_unit_test(bad_input_is_refused),  cmocka_unit_test(unwaited_makes_no_system_call),
+        cmocka_unit_test(flag_goes_up_and_down),      cmocka_unit_test(all_are_woken),
+        cmocka_unit_test(a_short_pulse_is_seen),      cmocka_unit_test(a_set_without_a_wake_up_is_seen),
+        cmocka_unit_test(a_destroyed_one_ends_waits), cmocka_unit_test(its_successor_is_not_taken_for_it),
+        cmocka_unit_test(bad_input_is_refused),       cmocka_unit_test(unwaited_makes_no_system_call),
     };
 
     return cmocka_run_group_tests_name("locks/event", tests, NULL, NULL);

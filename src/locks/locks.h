@@ -10,7 +10,7 @@
  *   rlock      word; count while it is held                  -                                  no
  *   semaphore  total, held[slot]                             free = total - sum of held         yes
  *   condition  notified, waiters[].ticket                    width                              yes
- *   event      word                                          -                                  no
+ *   event      word, number                                  -                                  no
  *   barrier    phase, words[slot]                            arrived = sum of this generation   yes
  *
  * "slot" is the index of a participant in the roster.  A word of a slot is written by the participant whose slot it is,
@@ -79,8 +79,14 @@ _Static_assert(sizeof(struct brood_condition) + sizeof(struct bri_block_shm) <= 
 /* word, drawn in event.c */
 struct brood_event {
     _Atomic uint64_t word;
-    _Atomic uint32_t event; /* the flag was set */
+    _Atomic uint64_t number; /* maker: no other event of the arena ever has it */
 };
+
+/* Where those who wait for it sleep, together with those of some other events.  It outlives the event. */
+static inline _Atomic uint32_t *bri_event_berth(const brood_event *event)
+{
+    return &bri_arena_current->header->berths[bri_offset_of(event) / BRI_CACHE_LINE % BRI_BERTHS];
+}
 
 #define BRI_RESETS_KEPT 8u
 

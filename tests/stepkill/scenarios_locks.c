@@ -602,6 +602,39 @@ static void set_event(void *ctx)
     brood_event_set(((struct state *)ctx)->event);
 }
 
+static void *setup_asleep_for_event(void)
+{
+    struct state *s = setup_waiting_for_event();
+
+    while (s != NULL && (bri_load_relaxed(bri_event_berth(s->event)) & BRI_EVENT_WAITING) == 0)
+        sched_yield();
+    return s;
+}
+
+static void destroy_event(void *ctx)
+{
+    struct state *s = begin(ctx);
+
+    brood_event_destroy(s->event);
+    stepkill_end();
+}
+
+/* The helper learns that it is gone, or it is not and can be set. */
+static int check_event_destroyed(void *ctx)
+{
+    struct state *s = ctx;
+
+    bri_report_if_ended(s->victim);
+    const int is_gone = !bri_heap_is(s->event, BRI_KIND_EVENT);
+    if (!is_gone)
+        REQUIRE(brood_event_set(s->event) == 0);
+    reap_helper(s);
+    REQUIRE(s->helper_got == (is_gone ? -EINVAL : 0));
+    if (is_gone)
+        REQUIRE(brood_event_create(&s->event) == 0);
+    return check(s);
+}
+
 /* ---------------------------------------------------------------------------------------------- barrier ---- */
 
 static void *setup_one_waits(void)
@@ -784,6 +817,10 @@ const struct stepkill_scenario stepkill_locks[] = {
     {.name = "condition.timeout", PLAIN, .victim = time_out_in_condition},
     {.name = "condition.notify", .setup = setup_waiting, .victim = notify_all, .check = check_notified},
     {.name = "event.set", .setup = setup_waiting_for_event, .victim = use_event, .check = check_set},
+    {.name = "event.destroy",
+     .setup = setup_asleep_for_event,
+     .victim = destroy_event,
+     .check = check_event_destroyed},
     {.name = "event.wait", PLAIN, .victim = wait_for_event, .unblock = set_event},
     {.name = "barrier.trip", .setup = setup_one_waits, .victim = wait_in_barrier, .check = check_one_waited},
     {.name = "barrier.wait",
