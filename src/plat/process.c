@@ -17,6 +17,7 @@
 
 #include "base/time.h"
 #include "brood.h"
+#include "plat/descriptor.h"
 
 enum {
     STACK_BYTES = 256 * 1024,
@@ -90,9 +91,7 @@ int bri_process_has_ended(pid_t pid, uint64_t start_time)
 
 int bri_pidfd_open(pid_t pid)
 {
-    long fd = syscall(SYS_pidfd_open, pid, 0u);
-
-    return fd < 0 ? -errno : (int)fd;
+    return bri_fd_high((int)syscall(SYS_pidfd_open, pid, 0u));
 }
 
 int bri_pidfd_signal(int pidfd, int signal)

@@ -14,6 +14,7 @@
 
 #include "arena/roster.h"
 #include "base/error.h"
+#include "plat/descriptor.h"
 #include "pool/result.h"
 #include "proc/child.h"
 #include "queue/bell.h"
@@ -104,9 +105,9 @@ static int open_descriptor(brood_result *result)
 
     if (bell < 0)
         return bell;
-    result->descriptor = epoll_create1(EPOLL_CLOEXEC);
+    result->descriptor = bri_fd_high(epoll_create1(EPOLL_CLOEXEC));
     if (result->descriptor < 0) {
-        int error = bri_fail_os(errno, "no descriptor for the result");
+        int error = bri_fail_os(-result->descriptor, "no descriptor for the result");
         bri_bell_close(bell_of(result));
         return error;
     }

@@ -5,13 +5,15 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "plat/descriptor.h"
+
 void bri_doorbell_make(struct bri_doorbell *doorbell)
 {
     struct stat status;
 
     if (doorbell->fds[0] >= 0)
         return;
-    if (pipe2(doorbell->fds, O_CLOEXEC | O_NONBLOCK) != 0 || fstat(doorbell->fds[1], &status) != 0)
+    if (bri_pipe_high(doorbell->fds) < 0 || fstat(doorbell->fds[1], &status) != 0)
         *doorbell = BRI_NO_DOORBELL;
     else
         doorbell->inode = (uint64_t)status.st_ino;

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "arena/roster.h"
+#include "plat/descriptor.h"
 #include "plat/process.h"
 #include "plat/random.h"
 
@@ -68,8 +69,7 @@ int bri_signal_descriptor(void)
     sigemptyset(&set);
     sigaddset(&set, SIGCHLD);
     sigaddset(&set, SIGUSR1);
-    int fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-    return fd < 0 ? -errno : fd;
+    return bri_fd_high(signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
 }
 
 void bri_signal_drain(int descriptor)

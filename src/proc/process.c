@@ -15,6 +15,7 @@
 #include "base/options.h"
 #include "base/time.h"
 #include "base/trace.h"
+#include "plat/descriptor.h"
 #include "plat/process.h"
 #include "proc/child.h"
 #include "proc/keeper.h"
@@ -98,9 +99,9 @@ static int has_started(void *argument)
 /* Readable for ever, as for a keeper that has ended.  Opened before the fork, so that having no descriptor is found out in time. */
 static int open_ended(void)
 {
-    int fd = eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK);
+    int fd = bri_fd_high(eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK));
 
-    return fd < 0 ? bri_fail_os(errno, "no descriptor for the process") : fd;
+    return fd < 0 ? bri_fail_os(-fd, "no descriptor for the process") : fd;
 }
 
 /* The keeper's takes the number of the one that says "ended". */

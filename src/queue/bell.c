@@ -10,6 +10,7 @@
 #include "arena/undertaker.h"
 #include "base/check.h"
 #include "base/error.h"
+#include "plat/descriptor.h"
 
 static uint32_t bit_of(const struct bri_bell_shm *bell, const struct bri_bell_entry_shm *entry)
 {
@@ -144,9 +145,11 @@ static int make_pipe(struct bri_bell_entry_shm *entry)
 {
     struct stat status;
     int fds[2];
+    int error = bri_pipe_high(fds);
 
-    if (pipe2(fds, O_NONBLOCK | O_CLOEXEC) != 0 || fstat(fds[0], &status) != 0)
-        return bri_fail_os(errno, "cannot make the descriptor (a pipe)");
+    if (error < 0)
+        return bri_fail_os(-error, "cannot make the descriptor (a pipe)");
+    fstat(fds[0], &status);
     bri_store_relaxed(&entry->pid, (uint32_t)getpid());
     bri_store_relaxed(&entry->read_fd, fds[0]);
     bri_store_relaxed(&entry->write_fd, fds[1]);
