@@ -42,7 +42,8 @@
  *   large arrays.
  * - A pool's workers are forked when the pool is created and see the caller's memory as it was then.  What is made
  *   later travels in items, or lies in the arena.
- * - A task function must lie in a module that was loaded when the pool was created (-EFAULT otherwise): dlopen first.
+ * - A task function must lie in a module that was loaded when the pool was created (-EFAULT otherwise): dlopen first.  What was unloaded since
+ *   and loaded anew counts as long as it is the same, at the same address.
  * - fork() in a process with several threads copies only the caller's thread.  Locks of other libraries that another thread
  *   held at that moment stay locked in the child: create pools and processes early.
  * - A function that scribbles over memory of the arena harms everybody who shares it, as a thread would.
@@ -229,6 +230,7 @@ int brood_condition_destroy(brood_condition *condition);
 typedef struct brood_event brood_event;
 
 /* A flag that processes wait for.  is_set: 1 or 0.  wait -ETIMEDOUT.  All: -EINVAL.
+ * destroy ends the waits of those who wait, with -EINVAL.
  * thread any · fork shared · signal no · kill atomic */
 int brood_event_create(brood_event **ret_event);
 int brood_event_set(brood_event *event);
@@ -244,7 +246,7 @@ typedef struct brood_barrier brood_barrier;
  * -ETIMEDOUT), on abort, and when a process that waits, or has ever waited, in it dies.  The clean end of a worker or brood_process that is
  * not waiting does not break it; of a process that the user forked nobody learns how it ended, so that it counts as died.
  * create -EINVAL: parties is 0 or over 2^15.  -ENOMEM.   wait -ETIMEDOUT.  -EPIPE: broken.  -EINVAL.
- * reset: whole again; those who wait get -EPIPE.  waiting: how many wait now.  is_broken: 1 or 0.
+ * reset: whole again; those who wait get -EPIPE; only later deaths break it.  waiting: how many wait now.  is_broken: 1 or 0.
  * destroy -EBUSY: a process waits.  -EINVAL.             thread any · fork shared · signal no · kill atomic */
 int brood_barrier_create(uint32_t parties, brood_barrier **ret_barrier);
 int brood_barrier_wait(brood_barrier *barrier, int64_t deadline);
@@ -503,7 +505,7 @@ int brood_pool_apply(brood_pool *pool, brood_function *function, const void *ite
 int brood_pool_apply_async(brood_pool *pool, brood_function *function, const void *item, size_t item_bytes,
                            size_t result_bytes, brood_result **ret_result);
 
-/* Gives the next item: 1 and *ret_item (copied before the next call), 0 at the end, a negative errno to stop with it.  Called in
+/* Gives the next item: positive: an item, *ret_item (copied before the next call); 0: the end; a negative errno to stop with it.  Called in
  * the thread that calls brood_pool_imap and brood_stream_next, never elsewhere. */
 typedef int brood_iterator(void *argument, brood_message *ret_item);
 
@@ -546,7 +548,7 @@ int brood_result_successful(brood_result *result); /* 1 or 0; -EAGAIN: not ready
 size_t brood_result_count(brood_result *result);   /* items; 0 for NULL */
 
 /* Waits, then copies the results (count × result_bytes) out.  0, or as brood_pool_map.  -EMSGSIZE: capacity is less than that.
- * For results in bytes: results NULL and capacity 0. */
+ * For results in bytes, or of 0 bytes: results NULL and capacity 0. */
 int brood_result_get(brood_result *result, void *results, size_t capacity, int64_t deadline);
 
 /* The reply to item `index` of a job in bytes, in place, valid until destroy.  -EAGAIN: not ready.  -ENODATA: the item has no value.

@@ -375,13 +375,14 @@ static void a_supervisor_that_is_killed_for_ever_breaks_the_pool(void **unused)
     brood_pool *pool = new_pool(1);
     brood_result *result;
     int nap = 20000000, error;
+    size_t value;
 
     (void)unused;
     do {
         error = brood_pool_apply_async(pool, work_a_little, &nap, sizeof nap, sizeof(size_t), &result);
         if (error == 0) {
             kill_supervisor(pool);
-            error = brood_result_get(result, NULL, 0, brood_after_ms(WITHIN_MS));
+            error = brood_result_get(result, &value, sizeof value, brood_after_ms(WITHIN_MS));
             assert_ok(brood_result_destroy(result));
         }
     } while (error == -EOWNERDEAD || error == 0);
@@ -463,6 +464,7 @@ static void a_stopped_supervisor_only_delays(void **unused)
 {
     brood_pool *pool = new_pool(2);
     int deeds[ITEMS] = {0};
+    size_t values[ITEMS];
     brood_result *result;
 
     (void)unused;
@@ -473,7 +475,7 @@ static void a_stopped_supervisor_only_delays(void **unused)
         brood_pool_map_async(pool, do_deed, deeds, sizeof *deeds, sizeof(size_t), ITEMS, NULL, &result));
     assert_int_equal(brood_result_wait(result, brood_after_ms(50)), -ETIMEDOUT);
     kill(supervisor_pid(pool), SIGCONT);
-    assert_int_equal(brood_result_get(result, NULL, 0, brood_after_ms(WITHIN_MS)), -EOWNERDEAD);
+    assert_int_equal(brood_result_get(result, values, sizeof values, brood_after_ms(WITHIN_MS)), -EOWNERDEAD);
     assert_ok(brood_result_destroy(result));
     assert_ok(brood_pool_destroy(pool));
 }

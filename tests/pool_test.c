@@ -173,7 +173,19 @@ static void items_are_free_again_at_once(void **unused)
     assert_int_equal(brood_result_count(result), COUNT);
     assert_int_equal(brood_result_ready(result), 1);
     assert_int_equal(brood_result_successful(result), 1);
-    assert_ok(brood_result_get(result, NULL, 0, BROOD_NOW));
+    assert_refused(brood_result_get(result, NULL, 0, BROOD_NOW), EMSGSIZE, "capacity");
+    assert_ok(brood_result_destroy(result));
+}
+
+static void results_of_no_bytes_need_no_room(void **unused)
+{
+    brood_result *result = NULL;
+    char spare;
+
+    (void)unused;
+    assert_ok(brood_pool_map_async(pool, nothing, NULL, 0, 0, 3, NULL, &result));
+    assert_ok(brood_result_get(result, NULL, 0, brood_after_ms(WITHIN_MS)));
+    assert_ok(brood_result_get(result, &spare, 0, BROOD_NOW));
     assert_ok(brood_result_destroy(result));
 }
 
@@ -282,6 +294,7 @@ int main(void)
         clean_test(results_begin_zeroed),
         clean_test(arrays_in_the_arena_are_not_copied),
         clean_test(items_are_free_again_at_once),
+        clean_test(results_of_no_bytes_need_no_room),
         clean_test(replies_are_of_any_size),
         clean_test(the_last_reply_counts),
         clean_test(errors_keep_code_and_text),

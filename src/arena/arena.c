@@ -16,6 +16,7 @@
 #include "base/error.h"
 #include "base/options.h"
 #include "brood.h"
+#include "plat/descriptor.h"
 
 #define MAGIC         UINT64_C(0x31646f6f7262) /* "brood1" */
 #define DEFAULT_BYTES (UINT64_C(1) << 40)
@@ -103,10 +104,10 @@ static void drop_identity(struct bri_identity *identity)
 /* A sealed memfd of `bytes`: nobody can shrink it under the others. */
 static int make_memfd(void)
 {
-    int fd = memfd_create("brood", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    int fd = bri_fd_high(memfd_create("brood", MFD_CLOEXEC | MFD_ALLOW_SEALING));
 
     if (fd < 0)
-        return bri_fail_os(errno, "cannot make the arena's memory (memfd_create)");
+        return bri_fail_os(-fd, "cannot make the arena's memory (memfd_create)");
     return fd;
 }
 
@@ -201,10 +202,10 @@ static int map_of_ticket(const brood_arena_ticket *ticket)
 
 static int open_ticket(const brood_arena_ticket *ticket)
 {
-    the_arena.memfd = fcntl(ticket->fd, F_DUPFD_CLOEXEC, 0);
+    the_arena.memfd = bri_fd_high(fcntl(ticket->fd, F_DUPFD_CLOEXEC, 0));
     if (the_arena.memfd < 0)
-        return bri_fail_os(errno == EBADF ? EINVAL : errno, "ticket->fd (%d) cannot be duplicated",
-                           ticket->fd);
+        return bri_fail_os(the_arena.memfd == -EBADF ? EINVAL : -the_arena.memfd,
+                           "ticket->fd (%d) cannot be duplicated", ticket->fd);
     return map_of_ticket(ticket);
 }
 

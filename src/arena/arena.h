@@ -76,6 +76,7 @@ struct bri_mutex_shm {
     _Atomic uint32_t event;
 };
 
+#define BRI_BERTHS  64u
 #define BRI_CLASSES 64u /* slab classes of the heap, see heap/ */
 
 /* field – writer – readers – protection */
@@ -90,6 +91,9 @@ struct bri_header_shm {
     _Alignas(BRI_CACHE_LINE) _Atomic uint32_t
         obituary; /* whoever passed on what a dead one held: +1; everybody who sleeps watches it */
     _Atomic uint32_t slots_high; /* slots ever claimed: walks of the roster stop here; only grows, by CAS */
+    _Alignas(BRI_CACHE_LINE) _Atomic uint32_t berths
+        [BRI_BERTHS]; /* event words for those who wait for an object that may be gone when they wake: see locks/event.c */
+    _Atomic uint64_t events_made; /* brood_events ever made; by addition */
     _Alignas(BRI_CACHE_LINE) struct bri_mutex_shm
         undertaker; /* who passes on what the dead held; see heap/recover.h */
     _Alignas(BRI_CACHE_LINE) struct bri_mutex_shm page_lock; /* the page table and `grown` */
@@ -97,6 +101,8 @@ struct bri_header_shm {
     _Atomic uint64_t search_from; /* hint: no free run starts before this page; holder of page_lock */
     _Atomic uint64_t
         touched; /* pages at or above this have never been used: still zero; holder of page_lock */
+    _Atomic uint64_t
+        uses; /* how often pages were taken: tells one use of a page from the next; holder of page_lock */
     _Alignas(BRI_CACHE_LINE) struct {
         struct bri_mutex_shm lock;
         _Atomic bri_offset free; /* first free block: holder of lock */

@@ -10,6 +10,10 @@
  * instruction (whoever learns of that death goes on), and may be called by any number at once.  Not with a mutex held: what is mourned may need it. */
 void bri_undertake(void);
 
+/* Asks the kernel about all participants, buries those that have ended and undertakes if there is anybody to.  Workers and
+ * processes whose parent lives are left to it: it knows how they ended.  Not with a mutex held. */
+void bri_bury_the_ended(void);
+
 /* Asks the kernel about `name`; if it has ended, buries it and undertakes.  True if it had ended.  May be called with a mutex held: then
  * only the heap's own locks are freed at once (nothing is waited for below them), and the rest is done when the last mutex is unlocked. */
 int bri_report_if_ended(bri_name name);

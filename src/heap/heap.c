@@ -7,8 +7,15 @@
  *   A2  tag → used | owner.  The commit                   F2  link = list; list = block
  * refill: a page is formatted (tags free, linked) while it lies in a free run, then published as SLAB by one store, then put on the list.
  *
+ * trim, with the class lock held: pages whose blocks are all free become free runs.  Not of sync classes: memory that held a lock stays such.
+ *   S1  list = 0: no block of these pages can be reached any more
+ *   S2  for each of them: its word, SLAB → FREE.  The commit, see pages.c
+ *   S3  the list is made anew from the tags of the slabs that are left
+ * A walk, which takes no lock, may have read SLAB before S2 and a tag after it; then the word is another one by now (`use`): see visit_if_used.
+ *
  * death table
  *   A1 … A2, F1 … F2, refill   the tags are whole, the list may lack blocks → bri_heap_mourn makes the list anew from the tags
+ *   S1 … S3                    the same; pages before S2 are slabs still, pages after it nobody's
  *   after A2                   a used block owned by the dead: freed by the undertaker
  */
 #include "heap/heap.h"
@@ -16,12 +23,15 @@
 #include <errno.h>
 #include <string.h>
 
+#include "arena/undertaker.h"
 #include "base/check.h"
 #include "base/error.h"
 #include "heap/pages.h"
 #include "sync/mutex.h"
 
-enum { SIZES = 16, SYNC_CLASSES_FROM = SIZES, CLASSES_USED = 2 * SIZES };
+enum { SIZES = 16, SYNC_CLASSES_FROM = SIZES, CLASSES_USED = 2 * SIZES, NO_CLASS = CLASSES_USED };
+
+bri_give_up *_Atomic bri_heap_give_up;
 
 /* Header included; multiples of 64. */
 static const uint32_t class_bytes[SIZES] = {128,  192,  256,  384,  512,  768,   1024,  1536,
@@ -37,13 +47,13 @@ static uint64_t blocks_of(unsigned class)
     return BRI_PAGE_BYTES / bytes_of(class);
 }
 
-/* The class for a block of so many bytes, header included; SIZES: none, it takes pages. */
+/* The class for a block of so many bytes, header included; NO_CLASS: it takes pages. */
 static unsigned class_for(uint64_t total, enum bri_kind kind)
 {
     for (unsigned class = 0; class < SIZES; class ++)
         if (total <= class_bytes[class])
             return class + (kind < BRI_KIND_SYNC_END ? (unsigned)SYNC_CLASSES_FROM : 0u);
-    return SIZES;
+    return NO_CLASS;
 }
 
 static struct bri_block_shm *nth_block(uint64_t page, unsigned class, uint64_t n)
@@ -136,8 +146,8 @@ static int take_run(uint64_t total, uint64_t tag, uint64_t bytes, struct bri_blo
     return error;
 }
 
-static int take_block(enum bri_kind kind, uint64_t bytes, bri_name owner, struct bri_block_shm **ret_block,
-                      int *ret_is_fresh)
+static int try_block(enum bri_kind kind, uint64_t bytes, bri_name owner, struct bri_block_shm **ret_block,
+                     int *ret_is_fresh)
 {
     uint64_t total = (bytes == 0 ? 1 : bytes) + sizeof(struct bri_block_shm);
     unsigned class = class_for(total, kind);
@@ -146,9 +156,20 @@ static int take_block(enum bri_kind kind, uint64_t bytes, bri_name owner, struct
     bri_check(3, bri_heap_is_valid());
     if (bytes > UINT64_C(1) << 47)
         return bri_fail(ENOMEM, "%llu bytes are more than any arena has", (unsigned long long)bytes);
-    if (class == SIZES)
+    if (class == NO_CLASS)
         return take_run(total, make_tag(kind, 0, owner), bytes, ret_block, ret_is_fresh);
     return take_small(class, make_tag(kind, class, owner), bytes, ret_block);
+}
+
+static int take_block(enum bri_kind kind, uint64_t bytes, bri_name owner, struct bri_block_shm **ret_block,
+                      int *ret_is_fresh)
+{
+    int error = try_block(kind, bytes, owner, ret_block, ret_is_fresh);
+
+    if (error != -ENOMEM || bytes > bri_arena_current->header->max_bytes)
+        return error;
+    bri_heap_reclaim();
+    return try_block(kind, bytes, owner, ret_block, ret_is_fresh);
 }
 
 int bri_heap_alloc(enum bri_kind kind, uint64_t bytes, bri_name owner, void **ret_payload)
@@ -216,50 +237,119 @@ int bri_heap_is(const void *payload, enum bri_kind kind)
             : bri_page_state_of(word) != BRI_PAGE_SLAB || inside % bytes_of(bri_page_class_of(word)) != 0)
         return 0;
     uint64_t tag = bri_load_acquire(&block->tag);
-    return bri_tag_is_used(tag) && bri_tag_kind(tag) == kind;
+    return bri_tag_is_used(tag) && bri_tag_kind(tag) == kind && bri_load_acquire(bri_page_word(page)) == word;
 }
 
-static void walk_slab(uint64_t page, unsigned class, bri_visit *visit, void *argument)
+/* A walk over the pages; `word` is what it has read of the present one. */
+struct walk {
+    bri_visit *visit;
+    void *argument;
+    uint64_t page, word;
+};
+
+/* The page may have been put to another use meanwhile, and what was read may be anybody's data: only while the word stands, it is a tag.
+ * A block that somebody dead owns keeps its page, so what the undertaker goes by stands for as long as it looks. */
+static void visit_if_used(const struct walk *walk, struct bri_block_shm *block)
 {
-    for (uint64_t n = 0; n < blocks_of(class); n++) {
-        struct bri_block_shm *block = nth_block(page, class, n);
-        uint64_t tag = bri_load_acquire(&block->tag);
-        if (bri_tag_is_used(tag))
-            visit(block, tag, argument);
-    }
+    uint64_t tag = bri_load_acquire(&block->tag);
+
+    if (bri_tag_is_used(tag) && bri_load_acquire(bri_page_word(walk->page)) == walk->word)
+        walk->visit(block, tag, walk->argument);
+}
+
+static void walk_slab(const struct walk *walk)
+{
+    unsigned class = bri_page_class_of(walk->word);
+
+    for (uint64_t n = 0; n < blocks_of(class); n++)
+        visit_if_used(walk, nth_block(walk->page, class, n));
 }
 
 /* Looks at every page, since a run may be joined or split under the walk; words inside runs are INSIDE or stale FREE. */
 void bri_heap_walk(bri_visit *visit, void *argument)
 {
+    struct walk walk = {.visit = visit, .argument = argument};
     uint64_t grown = bri_load_acquire(&bri_arena_current->header->grown);
 
-    for (uint64_t page = 0; page < grown; page++) {
-        uint64_t word = bri_load_acquire(bri_page_word(page));
-        if (bri_page_state_of(word) == BRI_PAGE_SLAB)
-            walk_slab(page, bri_page_class_of(word), visit, argument);
-        else if (bri_page_state_of(word) == BRI_PAGE_RUN) {
-            struct bri_block_shm *block = (struct bri_block_shm *)(void *)bri_page_at(page);
-            visit(block, bri_load_acquire(&block->tag), argument);
-        }
+    for (; walk.page < grown; walk.page++) {
+        walk.word = bri_load_acquire(bri_page_word(walk.page));
+        if (bri_page_state_of(walk.word) == BRI_PAGE_SLAB)
+            walk_slab(&walk);
+        else if (bri_page_state_of(walk.word) == BRI_PAGE_RUN)
+            visit_if_used(&walk, (struct bri_block_shm *)(void *)bri_page_at(walk.page));
     }
+}
+
+/* The first slab of the class at or behind `page`; UINT64_MAX: none.  Pages come to a class and leave it under its lock only. */
+static uint64_t next_slab(uint64_t page, unsigned class)
+{
+    uint64_t grown = bri_load_acquire(&bri_arena_current->header->grown);
+
+    for (; page < grown; page++) {
+        uint64_t word = bri_load_acquire(bri_page_word(page));
+        if (bri_page_state_of(word) == BRI_PAGE_SLAB && bri_page_class_of(word) == class)
+            return page;
+    }
+    return UINT64_MAX;
 }
 
 /* The list of a class, from the tags. */
 static void rebuild_list(unsigned class)
 {
-    uint64_t grown = bri_load_acquire(&bri_arena_current->header->grown);
-
     bri_store_relaxed(&bri_arena_current->header->classes[class].free, UINT64_C(0));
-    for (uint64_t page = 0; page < grown; page++) {
-        uint64_t word = bri_load_acquire(bri_page_word(page));
-        if (bri_page_state_of(word) != BRI_PAGE_SLAB || bri_page_class_of(word) != class)
-            continue;
+    for (uint64_t page = next_slab(0, class); page != UINT64_MAX; page = next_slab(page + 1, class))
         for (uint64_t n = 0; n < blocks_of(class); n++)
             if (!bri_tag_is_used(bri_load_relaxed(&nth_block(page, class, n)->tag)))
                 put_on_list(class, nth_block(page, class, n));
-    }
 }
+
+/* --- before an allocation fails --- */
+
+/* The next slab that has no block in use, or UINT64_MAX. */
+static uint64_t next_free_slab(uint64_t page, unsigned class)
+{
+    while ((page = next_slab(page, class)) != UINT64_MAX) {
+        uint64_t n = 0;
+        while (n < blocks_of(class) && !bri_tag_is_used(bri_load_relaxed(&nth_block(page, class, n)->tag)))
+            n++;
+        if (n == blocks_of(class))
+            break;
+        page++;
+    }
+    return page;
+}
+
+static void trim(unsigned class)
+{
+    struct bri_header_shm *header = bri_arena_current->header;
+
+    bri_mutex_lock(&header->classes[class].lock);
+    uint64_t page = next_free_slab(0, class);
+    if (page != UINT64_MAX) {
+        bri_store_release(&header->classes[class].free, UINT64_C(0)); /* S1 */
+        bri_fault("heap.trim.unlisted");
+        for (; page != UINT64_MAX; page = next_free_slab(page + 1, class))
+            bri_pages_give(page); /* S2 */
+        bri_fault("heap.trim.given");
+        rebuild_list(class); /* S3 */
+    }
+    bri_mutex_unlock(&header->classes[class].lock);
+}
+
+/* Blocks first, then the slabs that they leave empty. */
+void bri_heap_reclaim(void)
+{
+    bri_give_up *give_up = bri_load_acquire(&bri_heap_give_up);
+
+    if (give_up != NULL)
+        give_up();
+    if (bri_mutexes_held == 0)
+        bri_bury_the_ended();
+    for (unsigned class = 0; class < SYNC_CLASSES_FROM; class ++)
+        trim(class);
+}
+
+/* --- after a death --- */
 
 /* The page lock is the last in the order of locks: it goes first, since rebuilding needs nothing of it, while waiting needs it free. */
 void bri_heap_mourn(bri_name dead)

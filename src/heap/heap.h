@@ -13,13 +13,17 @@
  * The tag is the ground truth of a small block; the free list of a class is a copy, made anew by a walk when its lock's holder died.  The page
  * table is the ground truth of runs.
  *
- *   page word:  63 ............. 32 | 31 ..... 8 | 7 .... 0
- *               pages of the run    | class      | 0 inside a run (or never used), 1 free run, 2 slab, 3 used run
+ *   page word:  63 ............. 32 | 31 .... 16 | 15 ..... 8 | 7 .... 0
+ *               pages of the run    | use        | class      | 0 inside a run (or never used), 1 free run, 2 slab, 3 used run
+ *
+ * use: differs from one use of the page to the next, so that who reads a block without a lock can tell whether it still is one.
  *
  * Owner of a block: 0, the arena (lives until freed); a name: freed when that participant dies, unless the block's kind says by its
  * `settle` function that it has been passed on.  Passing on is a store to the tag (bri_block_pass).
  *
  * Kinds of sync objects (kind < BRI_KIND_SYNC_END) have slabs of their own, so that memory that holds a lock is never put to another use.
+ *
+ * Before an allocation fails, what can be had back is: see bri_heap_reclaim.
  */
 #ifndef BRI_HEAP_H
 #define BRI_HEAP_H
@@ -120,6 +124,15 @@ static inline void bri_block_pass(struct bri_block_shm *block, bri_name owner)
 
     bri_store_release(&block->tag, bri_tag_with_owner(tag, owner));
 }
+
+/* Before -ENOMEM: blocks that this process keeps though nobody needs them (bri_heap_give_up); with no mutex held, what the dead held; slabs
+ * without a block in use become pages for any use.  bri_heap_alloc has done it when it fails; who held a mutex then, and holds none now, may do
+ * it again and retry.  Not earlier: warm slabs stay. */
+void bri_heap_reclaim(void);
+
+/* Set by a later layer that keeps blocks for later.  It is called with any lock of the calling thread held: it may try one, not wait. */
+typedef void bri_give_up(void);
+extern bri_give_up *_Atomic bri_heap_give_up;
 
 /* Is this the payload of a used block of that kind?  For checks of handles and pointers that users pass: reads the page table first, so any
  * address at all may be asked about. */

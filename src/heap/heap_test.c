@@ -121,14 +121,22 @@ static void memory_is_used_again(void **unused)
     }
 }
 
+static _Atomic uint64_t *page_word_of(const void *memory)
+{
+    return bri_page_word((bri_offset_of(memory) - bri_arena_current->header->pages_at) / BRI_PAGE_BYTES);
+}
+
 /* Memory that holds a lock is never put to another use. */
 static void locks_have_pages_of_their_own(void **unused)
 {
-    void *locks[200], *data[200];
+    void *locks[200], *data[200], *last = take(BRI_KIND_DATA, 48);
 
     (void)unused;
     for (int i = 0; i < 200; i++)
         locks[i] = take(BRI_KIND_LOCK, 48);
+    assert_int_equal(bri_page_state_of(*page_word_of(locks[0])), BRI_PAGE_SLAB); /* runs are put to any use */
+    assert_int_not_equal(bri_page_class_of(*page_word_of(locks[0])), bri_page_class_of(*page_word_of(last)));
+    bri_heap_free(last);
     for (int i = 0; i < 200; i++)
         bri_heap_free(locks[i]);
     for (int i = 0; i < 200; i++) {

@@ -162,12 +162,25 @@ static uint64_t find_free(uint64_t wanted)
     return grown;
 }
 
+/* Free pages right before the file's end: growth adds to them. */
+static uint64_t count_free_at_end(void)
+{
+    uint64_t grown = bri_load_relaxed(&header()->grown), free = 0;
+
+    for (uint64_t page = bri_load_relaxed(&header()->search_from), pages; page < grown; page += pages) {
+        uint64_t word = bri_load_relaxed(bri_page_word(page));
+        pages = bri_page_count_of(word);
+        free = bri_page_state_of(word) == BRI_PAGE_FREE ? free + pages : 0;
+    }
+    return free;
+}
+
 static int find_or_grow(uint64_t wanted, uint64_t *ret_page)
 {
     uint64_t page = find_free(wanted);
 
     while (page == bri_load_relaxed(&header()->grown)) {
-        int error = grow(wanted);
+        int error = grow(wanted - count_free_at_end());
         if (error < 0)
             return error;
         page = find_free(wanted);
@@ -200,8 +213,10 @@ int bri_pages_take(uint64_t pages, enum bri_page_state state, unsigned class,
         uint64_t touched = bri_load_relaxed(&header()->touched);
         if (page + pages > touched)
             bri_store_relaxed(&header()->touched, page + pages);
+        uint64_t use = bri_load_relaxed(&header()->uses) + 1;
+        bri_store_relaxed(&header()->uses, use);
         prepare(bri_page_at(page), argument);
-        commit(page, pages, bri_page_make(state, pages, class));
+        commit(page, pages, bri_page_with_use(bri_page_make(state, pages, class), use));
         *ret_page = page;
         *ret_is_fresh = page >= touched;
     }

@@ -34,7 +34,12 @@ static inline uint64_t bri_page_count_of(uint64_t word)
 
 static inline unsigned bri_page_class_of(uint64_t word)
 {
-    return (unsigned)(word >> 8) & 0xffffff;
+    return (unsigned)(word >> 8) & 0xff;
+}
+
+static inline uint64_t bri_page_with_use(uint64_t word, uint64_t use)
+{
+    return word | (use & 0xffff) << 16;
 }
 
 /* Takes `pages` pages and turns their first word into (state, pages, class) by one store, the commit.  Before that, with the page lock held,
@@ -44,7 +49,7 @@ int bri_pages_take(uint64_t pages, enum bri_page_state state, unsigned class,
                    void (*prepare)(char *memory, void *argument), void *argument, uint64_t *ret_page,
                    int *ret_is_fresh);
 
-/* The page is the first of a used run. */
+/* The page is the first of a used run, or a slab that nobody has a block of any more. */
 void bri_pages_give(uint64_t page);
 
 #endif

@@ -122,8 +122,7 @@ static void claim_of_the_dead(bri_name dead)
     for (uint32_t slot = 0; slot < high; slot++) {
         enum bri_slot_state state;
         bri_name name = bri_roster_name_at(slot, &state);
-        if (state == BRI_SLOT_CLAIMED && bri_roster_boss_of(name) == dead &&
-            bri_roster_pid_of(name) == 0)
+        if (state == BRI_SLOT_CLAIMED && bri_roster_boss_of(name) == dead && bri_roster_pid_of(name) == 0)
             bri_roster_bury(name, BRI_END_KILLED);
     }
 }
@@ -167,8 +166,7 @@ static uint32_t note_end(bri_name name)
     siginfo_t info = {.si_pid = 0};
 
     if (bri_load_relaxed(&slot->boss) != bri_self() ||
-        waitid(P_PID, bri_roster_pid_of(name), &info, WEXITED | WNOHANG | WNOWAIT) != 0 ||
-        info.si_pid == 0)
+        waitid(P_PID, bri_roster_pid_of(name), &info, WEXITED | WNOHANG | WNOWAIT) != 0 || info.si_pid == 0)
         return BRI_END_KILLED;
     bri_store_release(&slot->end_status, info.si_code == CLD_EXITED ? info.si_status : -info.si_status);
     return info.si_code == CLD_EXITED ? BRI_END_CLEAN : BRI_END_KILLED;
@@ -235,12 +233,32 @@ void bri_undertake(void)
     bri_obituary_publish(); /* U6 */
 }
 
+/* Once it is DEAD, its watcher may wait for us, the undertaker. */
+static int may_bury(bri_name name)
+{
+    return name != 0 && name != bri_self() && bri_roster_has_ended(name) &&
+           !(bri_is_alive(name) && is_watched_by_other(name));
+}
+
+void bri_bury_the_ended(void)
+{
+    uint32_t high = bri_load_acquire(&bri_arena_current->header->slots_high);
+    int some_are_dead = 0;
+
+    for (uint32_t slot = 0; slot < high; slot++) {
+        enum bri_slot_state state;
+        bri_name name = bri_roster_name_at(slot, &state);
+        if ((state == BRI_SLOT_LIVE || state == BRI_SLOT_CLAIMED) && may_bury(name))
+            bri_roster_bury(name, note_end(name));
+        some_are_dead |= bri_is_dead_and_unburied(name);
+    }
+    if (some_are_dead)
+        bri_undertake();
+}
+
 int bri_report_if_ended(bri_name name)
 {
-    if (name == 0 || name == bri_self() || !bri_roster_has_ended(name))
-        return 0;
-    if (bri_is_alive(name) &&
-        is_watched_by_other(name)) /* once it is DEAD, its watcher may wait for us, the undertaker */
+    if (!may_bury(name))
         return 0;
     bri_roster_bury(name, note_end(name));
     if (bri_mutexes_held == 0) {

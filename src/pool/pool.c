@@ -25,12 +25,26 @@ static brood_pool *live_pools;
 
 /* --- handles --- */
 
+/* The heap's bri_heap_give_up.  A forked child has inherited the handles of its parent: not its own. */
+static void sweep_live(void)
+{
+    pthread_mutex_t *lock = &bri_identity->lock;
+
+    if (pthread_mutex_trylock(lock) != 0)
+        return;
+    for (brood_pool *pool = live_pools; pool != NULL; pool = pool->next)
+        if (pool->owner == bri_self())
+            bri_pool_sweep_unless_busy(pool);
+    pthread_mutex_unlock(lock);
+}
+
 static void add_live(brood_pool *pool)
 {
     pthread_mutex_lock(&bri_identity->lock);
     pool->next = live_pools;
     live_pools = pool;
     pthread_mutex_unlock(&bri_identity->lock);
+    bri_store_release(&bri_heap_give_up, sweep_live);
 }
 
 static int remove_live(const brood_pool *pool)
@@ -231,8 +245,8 @@ static int has_entered(void *argument)
     brood_pool *pool = argument;
     bri_name supervisor = bri_load_acquire(&pool->shared->supervisor);
 
-    return bri_roster_pid_of(supervisor) != 0 ||
-           bri_pool_state_of(pool->shared) >= BRI_POOL_BROKEN || bri_roster_has_ended(supervisor);
+    return bri_roster_pid_of(supervisor) != 0 || bri_pool_state_of(pool->shared) >= BRI_POOL_BROKEN ||
+           bri_roster_has_ended(supervisor);
 }
 
 /* A supervisor was killed (its workers died with it): another one goes on, unless that happens again and again. */
@@ -559,6 +573,7 @@ int brood_pool_destroy(brood_pool *pool)
         close(pool->supervisor_fd);
     bri_doorbell_drop(&pool->doorbell);
     bri_store_release(&pool->is_destroyed, 1u);
+    bri_pool_sweep(pool); /* results may keep the handle for long */
     bri_pool_drop(pool);
     return 0;
 }

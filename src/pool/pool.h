@@ -172,6 +172,10 @@ int bri_pool_trouble(brood_pool *pool, int for_submission);
 int bri_pool_offer(brood_pool *pool, struct bri_job_shm *job, uint64_t *ret_index);
 void bri_pool_take_back(brood_pool *pool, struct bri_job_shm *job, uint64_t index);
 
+/* Frees the jobs that were given up and that nobody claims in any more. */
+void bri_pool_sweep(brood_pool *pool);
+void bri_pool_sweep_unless_busy(brood_pool *pool);
+
 /* The pool may be given jobs of this function: 0, or the error of a submitting function. */
 int bri_pool_check_function(brood_pool *pool, brood_function *function);
 

@@ -246,7 +246,7 @@ int brood_result_get(brood_result *result, void *results, size_t capacity, int64
         return bri_fail(EINVAL, "deadline is negative: use brood_after_ms, BROOD_NOW or BROOD_FOREVER");
     if (results == NULL && capacity != 0)
         return bri_fail(EINVAL, "results is NULL and capacity %zu", capacity);
-    if (results != NULL && capacity < result->job->count * result->job->result_bytes)
+    if (capacity < result->job->count * result->job->result_bytes)
         return bri_fail(EMSGSIZE, "capacity is %zu: the results are %llu of %llu bytes", capacity,
                         (unsigned long long)result->job->count,
                         (unsigned long long)result->job->result_bytes);

@@ -274,6 +274,7 @@ static _Noreturn void end(struct supervisor *supervisor)
     bri_name owner = shared->owner;
 
     bri_kill_children();
+    bri_bury_the_ended(); /* among them the pools of workers, which nobody watches any more */
     bri_trace("supervisor: ends");
     bri_pool_advance(shared, broken ? BRI_POOL_BROKEN : BRI_POOL_ENDED);
     bri_obituary_publish(); /* those who wait for jobs look again */
@@ -292,7 +293,7 @@ static _Noreturn void owner_died(struct supervisor *supervisor)
     bri_kill_children();
     for (uint32_t i = 0; i < supervisor->shared->workers; i++)
         bri_roster_bury(bri_load_relaxed(&bri_pool_seat(supervisor->shared, i)->name), BRI_END_KILLED);
-    bri_undertake(); /* the workers, while we still count as one who depends on the owner */
+    bri_bury_the_ended(); /* the workers and their pools, while we still count as one who depends on the owner */
     bri_roster_bury(owner, BRI_END_KILLED);
     let_go_of(owner);
     bri_leave_and_exit();

@@ -145,8 +145,10 @@ void bri_keeper_main(void *argument)
     if (watch.starter < 0)
         starter_died(&watch);
     watch_until_end(&watch);
-    if (keep->record->is_daemon)
+    if (keep->record->is_daemon) {
         bri_kill_children();
+        bri_bury_the_ended(); /* pools and processes of its own, which nobody watches any more */
+    }
     bri_process_leave(keep->record, BRI_GONE_KEEPER);
     bri_leave_and_exit();
 }

@@ -139,6 +139,16 @@ static void wake_getters(struct bri_queue_shm *queue, int messages)
         bri_event_signal_slow(&queue->filled, messages);
 }
 
+static int put_locked(struct putting *putting)
+{
+    struct bri_queue_shm *queue = putting->queue;
+
+    bri_mutex_lock(&queue->put_lock);
+    int put = bri_load_relaxed(&queue->is_closed) ? -ESHUTDOWN : put_run(putting);
+    bri_mutex_unlock(&queue->put_lock);
+    return put;
+}
+
 /* How many it put; 0: no room now; -ESHUTDOWN, -ENOMEM. */
 static int try_put(void *argument)
 {
@@ -148,9 +158,11 @@ static int try_put(void *argument)
     if (putting->is_waiting && !bri_load_relaxed(&queue->is_closed) &&
         !bri_queue_has_room(queue, putting->messages->bytes))
         return 0;
-    bri_mutex_lock(&queue->put_lock);
-    int put = bri_load_relaxed(&queue->is_closed) ? -ESHUTDOWN : put_run(putting);
-    bri_mutex_unlock(&queue->put_lock);
+    int put = put_locked(putting);
+    if (put == -ENOMEM) { /* what the dead hold cannot be had back under a lock */
+        bri_heap_reclaim();
+        put = put_locked(putting);
+    }
     if (put > 0)
         wake_getters(queue, put);
     bri_check(3, bri_queue_is_valid(queue));

@@ -13,6 +13,7 @@ enum {
     SMALL = 20000, /* two blocks of this class to a page: walks are short */
     PAGE = 60000,  /* one page */
     MORE_THAN_GROWN = 80 * 65536,
+    BOUND = 16 * 65536,
     KEPT_MESSAGES = 2,
 };
 
@@ -93,6 +94,22 @@ static void *setup_too_small(void)
     if (setup_free_list() == NULL)
         return NULL;
     return ready(MORE_THAN_GROWN);
+}
+
+/* A small arena, full of small blocks that are free again but for one: a page has to come from another class's slabs. */
+static void *setup_full(void)
+{
+    void *blocks[64];
+    int count = 0;
+    state = stepkill_shared(sizeof *state);
+    if (brood_arena_create(BROOD_ARENA_OPTIONS(.max_bytes = BOUND)) != 0 || open_arena() != 0)
+        return NULL;
+    while (bri_heap_alloc(BRI_KIND_DATA, SMALL, 0, &blocks[count]) == 0)
+        count++;
+    state->block = blocks[--count];
+    while (count > 0)
+        bri_heap_free(blocks[--count]);
+    return ready(2 * PAGE);
 }
 
 static void *setup_user_block(void)
@@ -189,6 +206,23 @@ static int check_nothing_new(void *ctx)
 {
     (void)ctx;
     return check_goes_on(state->blocks);
+}
+
+/* The pages are there for every use, or can be had by the next one; and the block that was in use is whole. */
+static int check_trimmed(void *ctx)
+{
+    void *page;
+    (void)ctx;
+    if (report_others() != 0)
+        return stepkill_fail("the dead are not buried");
+    if (!bri_heap_is(state->block, BRI_KIND_DATA) || check_heap(state->blocks) != 0)
+        return stepkill_fail("the block that was in use is lost");
+    page = take(10 * 65536);
+    if (page == NULL)
+        return -1;
+    bri_heap_free(page);
+    bri_heap_free(take(SMALL));
+    return check_heap(state->blocks);
 }
 
 /* Freed or not: then it can be. */
@@ -473,6 +507,11 @@ const struct stepkill_scenario stepkill_heap[] = {
      .victim = alloc,
      .after_kill = report_victim,
      .check = check_nothing_new},
+    {.name = "heap.trim",
+     .setup = setup_full,
+     .victim = alloc,
+     .after_kill = report_victim,
+     .check = check_trimmed},
     {.name = "heap.free.small",
      .setup = setup_free_list,
      .victim = free_one,

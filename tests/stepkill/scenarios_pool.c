@@ -266,7 +266,9 @@ static int check_whole(const struct state *s)
 {
     if (s->is_terminated)
         return 0;
-    const int got = brood_result_get(s->result, NULL, 0, BROOD_NOW);
+    void *results[MOST_ITEMS];
+    const int got = brood_result_get(s->result, s->work->in_bytes ? NULL : results,
+                                     s->work->in_bytes ? 0 : sizeof results, BROOD_NOW);
     const int expected = s->died != 0 ? -EOWNERDEAD : s->work->function == fail_with_text ? -EREMOTEIO : 0;
     return got == expected ? 0
                            : stepkill_fail("the result is %d, not %d: %s", got, expected, brood_error_text());
@@ -633,8 +635,7 @@ static void be_owner(void *ctx)
         _exit(1);
     while (atomic_load(&shared->busy) < 2)
         take_a_nap();
-    atomic_store(&shared->told,
-                 (int)bri_roster_pid_of(bri_load_acquire(&pool->shared->supervisor)));
+    atomic_store(&shared->told, (int)bri_roster_pid_of(bri_load_acquire(&pool->shared->supervisor)));
     for (;;)
         pause();
 }
