@@ -56,9 +56,9 @@ int brood_pool_dump(brood_pool *pool, int fd)
     dprintf(fd,
             "pool of %u workers: %s, supervisor pid %u %s, %llu jobs submitted, %llu of them with chunks to "
             "claim\n",
-            shared->workers, state_names[bri_pool_state_of(shared)],
-            bri_roster_pid_of(supervisor), bri_is_alive(supervisor) ? "alive" : "gone",
-            (unsigned long long)tail, (unsigned long long)(tail - head));
+            shared->workers, state_names[bri_pool_state_of(shared)], bri_roster_pid_of(supervisor),
+            bri_is_alive(supervisor) ? "alive" : "gone", (unsigned long long)tail,
+            (unsigned long long)(tail - head));
     for (uint32_t i = 0; i < shared->workers; i++)
         dump_seat(shared, i, fd);
     for (uint64_t index = head; index < tail && index < head + 16; index++)

@@ -382,7 +382,7 @@ def test_use_after_the_end():
 def sleep_for_ever(_):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     while True:
-        time.sleep(60)
+        signal.pause()
 
 
 def test_terminate_ends_whatever_the_workers_do():
@@ -427,7 +427,7 @@ def test_one_keyboard_interrupt_and_no_noise():
     done = run_script("""
         import brood as mp, os, signal, threading, time
         def wait(x):
-            time.sleep(60)
+            signal.pause()
         signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the tests run in the background
         with mp.Pool(2) as pool:
             pool.map(abs, range(4))

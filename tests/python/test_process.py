@@ -17,7 +17,7 @@ def exit_with(code):
 
 
 def sleep():
-    time.sleep(60)
+    signal.pause()
 
 
 def report(connection):
