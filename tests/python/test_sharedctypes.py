@@ -59,7 +59,7 @@ class TestMemory:
         blocks = arena_blocks()
         for _ in range(50):
             _core.Memory(1000)
-        assert arena_blocks() == blocks
+        assert arena_blocks() <= blocks  # what others had left behind may have gone meanwhile
 
     def test_bad_size(self):
         with pytest.raises(ValueError):
@@ -214,7 +214,7 @@ class TestSynchronized:
         for _ in range(20):
             use()
         gc.collect()
-        assert arena_blocks() == blocks
+        assert arena_blocks() <= blocks  # what others had left behind may have gone meanwhile
 
 
 def add(numbers, index):

@@ -510,14 +510,14 @@ class TestLife:
             blocks = arena_blocks()
             for _ in range(50):
                 make()
-            assert arena_blocks() == blocks
+            assert arena_blocks() <= blocks  # what others had left behind may have gone meanwhile
 
     def test_pickled_and_unpickled_objects_go(self):
         pickle.loads(pickle.dumps(ctx.Event()))
         blocks = arena_blocks()
         for _ in range(50):
             pickle.loads(pickle.dumps(ctx.Event()))
-        assert arena_blocks() == blocks
+        assert arena_blocks() <= blocks  # what others had left behind may have gone meanwhile
 
     def test_what_killed_children_had_goes(self):
         def one():
@@ -546,7 +546,7 @@ class TestLife:
             lock.acquire()
             lock.acquire()
             del lock
-        assert arena_blocks() == blocks
+        assert arena_blocks() <= blocks  # what others had left behind may have gone meanwhile
 
     def test_pickle_opened_twice(self):
         lock = ctx.Lock()
