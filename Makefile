@@ -8,7 +8,7 @@ FUZZ_SECONDS ?= 30
 WERROR ?= $(if $(CI),true,false)
 
 # All assertions and fault points, the extension included.
-configure_tests = tools/install-deps test && tools/venv && tools/configure $(BUILD)-test --native-file=.venv/meson.ini \
+configure_tests = tools/install-deps test && tools/venv test && tools/configure $(BUILD)-test --native-file=.venv/meson.ini \
 	-Dpython=true -Dtests=true -Dcheck=3 -Dfault_points=true -Dwerror=$(WERROR)
 
 .DEFAULT_GOAL := build
@@ -27,6 +27,7 @@ test: ## builds with all assertions and fault points, runs every test; last line
 
 conformance: build ## CPython's own tests of multiprocessing, on brood, beside the standard library's figures
 	@tools/install-deps test
+	@tools/venv test
 	@tests/conformance/run
 
 demo: build ## the tutorial programs, checksums of /usr/include, a picture
@@ -59,7 +60,7 @@ fuzz: ## every target of tests/fuzz for FUZZ_SECONDS (30)
 	@tools/fuzz $(FUZZ_SECONDS) $(BUILD)-fuzz
 
 install: build ## into PREFIX (/usr/local), below DESTDIR if that is set
-	@meson install -C $(BUILD) --no-rebuild $(if $(DESTDIR),--destdir $(abspath $(DESTDIR)))
+	@meson install -C $(BUILD) --no-rebuild --quiet --tags devel,runtime,man $(if $(DESTDIR),--destdir $(abspath $(DESTDIR)))
 	@if [ -z "$(DESTDIR)" ] && [ "$$(id -u)" -eq 0 ]; then ldconfig; fi
 
 clean: ## removes the build directories and .venv

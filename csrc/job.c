@@ -3,6 +3,7 @@
 #include "pool.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
 
@@ -10,7 +11,8 @@ struct job {
     PyObject_HEAD struct pool *pool;
     PyObject *callable; /* its workers read it */
     brood_result *result;
-    char is_cancelled; /* by its owner: else it was the pool that did not do it */
+    size_t chunk_items, items; /* of the user's; 0: a call */
+    char is_cancelled;         /* by its owner: else it was the pool that did not do it */
 };
 
 /* --- submitting --- */
@@ -53,14 +55,15 @@ static int offer(struct pool *pool, const brood_message *items, Py_ssize_t count
     return error;
 }
 
-/* submit(callable, chunks): a list of what each task is called with. */
+/* submit(callable, chunks, chunk_items, items): a list of what each task is called with; how many of the user's items that is, 0 for a call. */
 static PyObject *submit(PyObject *self, PyObject *arguments)
 {
     struct pool *pool = (struct pool *)self;
     PyObject *callable, *chunks;
+    Py_ssize_t chunk_items, all_items;
 
-    if (!PyArg_ParseTuple(arguments, "O!O!:submit", pool->state->callable_type, &callable, &PyList_Type,
-                          &chunks) ||
+    if (!PyArg_ParseTuple(arguments, "O!O!nn:submit", pool->state->callable_type, &callable, &PyList_Type,
+                          &chunks, &chunk_items, &all_items) ||
         pool_handle(pool) == NULL)
         return NULL;
     pool_sweep(pool, 0);
@@ -75,12 +78,15 @@ static PyObject *submit(PyObject *self, PyObject *arguments)
     if (job != NULL) {
         job->pool = (struct pool *)Py_NewRef(self);
         job->callable = Py_NewRef(callable);
+        job->chunk_items = (size_t)chunk_items;
+        job->items = (size_t)all_items;
     }
     return (PyObject *)job;
 }
 
-PyMethodDef pool_submit_method = {"submit", submit, METH_VARARGS,
-                                  "submit(callable, chunks)\n--\n\nA Job of one task per chunk."};
+PyMethodDef pool_submit_method = {
+    "submit", submit, METH_VARARGS,
+    "submit(callable, chunks, chunk_items, items)\n--\n\nA Job of one task per chunk."};
 
 /* --- waiting --- */
 
@@ -115,9 +121,20 @@ static PyObject *ready(PyObject *self, PyObject *unused)
 /* Makes it an item that is still to be done, with the sentence why that will not be. */
 static void blame_pool(brood_result *result, brood_outcome *outcome)
 {
+    int was_run = outcome->kind == BROOD_DIED;
+
     outcome->kind = BROOD_PENDING;
-    if (brood_result_get(result, NULL, 0, BROOD_NOW) < 0)
+    if (was_run)
+        snprintf(outcome->text, sizeof outcome->text, "the pool was terminated before this was done");
+    else if (brood_result_get(result, NULL, 0, BROOD_NOW) < 0)
         snprintf(outcome->text, sizeof outcome->text, "%s", brood_error_text());
+}
+
+static struct task_place place_of(const struct job *job, size_t index)
+{
+    size_t first = index * job->chunk_items, left = job->items - first;
+
+    return (struct task_place){first, job->chunk_items < left ? job->chunk_items : left};
 }
 
 static PyObject *value(PyObject *self, PyObject *number)
@@ -132,9 +149,12 @@ static PyObject *value(PyObject *self, PyObject *number)
     int error = brood_result_outcome(job->result, index, &outcome);
     if (error == 0 && outcome.kind == BROOD_VALUE)
         error = brood_result_bytes(job->result, index, &reply);
-    if (error == 0 && outcome.kind == BROOD_CANCELLED && !job->is_cancelled)
+    int is_ended = job->pool->is_terminated && outcome.kind == BROOD_DIED &&
+                   (outcome.signal == SIGTERM || outcome.signal == SIGKILL);
+    if (error == 0 && ((outcome.kind == BROOD_CANCELLED && !job->is_cancelled) || is_ended))
         blame_pool(job->result, &outcome);
-    return error < 0 ? core_raise(error) : task_value(job->pool->state, index, &outcome, &reply);
+    return error < 0 ? core_raise(error)
+                     : task_value(job->pool->state, place_of(job, index), &outcome, &reply);
 }
 
 static PyObject *cancel(PyObject *self, PyObject *unused)

@@ -224,6 +224,7 @@ static PyObject *terminate(PyObject *self, PyObject *unused)
     brood_pool *handle = ((struct pool *)self)->handle;
 
     (void)unused;
+    ((struct pool *)self)->is_terminated = 1;
     return none_or_raise(handle != NULL ? brood_pool_terminate(handle) : 0);
 }
 
@@ -251,6 +252,7 @@ static void destroy_handle(struct pool *pool)
     brood_pool *handle = pool->handle;
 
     pool->handle = NULL;
+    pool->is_terminated = 1;
     if (handle == NULL)
         return;
     Py_BEGIN_ALLOW_THREADS;

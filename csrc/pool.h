@@ -39,6 +39,7 @@ struct pool {
     PyObject_HEAD brood_pool *handle;           /* NULL: destroyed, or not made yet */
     PyObject *begin, *initialize, *end, *start; /* callables or None */
     struct core_state *state; /* of the module; workers need it without a way to look it up */
+    char is_terminated;       /* by its owner: deaths by the signals of that are its doing */
     struct left_behind *left; /* jobs that were dropped before they were done */
     PyObject *keep;           /* list: callables of streams that were dropped; until the pool's end */
 };
@@ -70,8 +71,13 @@ int task_run(brood_task *task, const void *item, void *result);
 void task_begin_worker(struct pool *pool);
 void task_end_worker(void);
 
-/* The value of an item from its outcome and reply; NULL with the exception of the task, or of its loss. */
-PyObject *task_value(struct core_state *state, size_t index, const brood_outcome *outcome,
+/* Which items of the user's a task stands for.  size 0: a call. */
+struct task_place {
+    size_t first, size;
+};
+
+/* The value of a task from its outcome and reply; NULL with the exception of the task, or of its loss. */
+PyObject *task_value(struct core_state *state, struct task_place place, const brood_outcome *outcome,
                      const brood_message *reply);
 
 int pool_add_job(PyObject *module);

@@ -8,8 +8,9 @@
 struct stream {
     PyObject_HEAD struct pool *pool;
     PyObject *callable;
-    PyObject *chunks;   /* iterator; NULL once it has ended */
-    PyObject *error;    /* what it raised: comes after the results before it */
+    PyObject *chunks; /* iterator; NULL once it has ended */
+    PyObject *error;  /* what it raised: comes after the results before it */
+    size_t chunk_items;
     brood_message item; /* the latest, which the core has copied when it asks for the next */
     brood_stream *stream;
 };
@@ -59,16 +60,16 @@ static int give_next(void *argument, brood_message *ret_item)
     return given;
 }
 
-/* imap(callable, chunks, in_order, max_items) */
+/* imap(callable, chunks, in_order, max_items, chunk_items) */
 static PyObject *imap(PyObject *self, PyObject *arguments)
 {
     struct pool *pool = (struct pool *)self;
     PyObject *callable, *chunks;
-    Py_ssize_t max_items;
+    Py_ssize_t max_items, chunk_items;
     int in_order, error;
 
-    if (!PyArg_ParseTuple(arguments, "O!Opn:imap", pool->state->callable_type, &callable, &chunks, &in_order,
-                          &max_items) ||
+    if (!PyArg_ParseTuple(arguments, "O!Opnn:imap", pool->state->callable_type, &callable, &chunks, &in_order,
+                          &max_items, &chunk_items) ||
         pool_handle(pool) == NULL)
         return NULL;
     pool_sweep(pool, 0);
@@ -77,6 +78,7 @@ static PyObject *imap(PyObject *self, PyObject *arguments)
         return NULL;
     stream->pool = (struct pool *)Py_NewRef(self);
     stream->callable = Py_NewRef(callable);
+    stream->chunk_items = (size_t)chunk_items;
     stream->chunks = PyObject_GetIter(chunks);
     brood_pool *handle = pool->handle;
     const brood_imap_options options = {.size = sizeof options, .max_items = (size_t)max_items};
@@ -96,12 +98,17 @@ static PyObject *imap(PyObject *self, PyObject *arguments)
 
 PyMethodDef pool_imap_method = {
     "imap", imap, METH_VARARGS,
-    "imap(callable, chunks, in_order, max_items)\n--\n\nA Stream over an iterable of chunks."};
+    "imap(callable, chunks, in_order, max_items, chunk_items)\n--\n\nA Stream over an iterable of chunks."};
 
 struct asking {
     struct stream *stream;
     brood_stream_item item;
 };
+
+static struct task_place place_of(const struct asking *asking)
+{
+    return (struct task_place){asking->item.index * asking->stream->chunk_items, asking->stream->chunk_items};
+}
 
 static int step_next(void *argument, int64_t deadline)
 {
@@ -131,7 +138,7 @@ static PyObject *next(PyObject *self, PyObject *timeout)
         return NULL;
     int got = core_wait(step_next, &asking, deadline);
     if (got > 0)
-        return task_value(asking.stream->pool->state, asking.item.index, &asking.item.outcome,
+        return task_value(asking.stream->pool->state, place_of(&asking), &asking.item.outcome,
                           &asking.item.reply);
     if (got == -EINTR)
         return NULL;

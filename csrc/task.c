@@ -215,13 +215,13 @@ int task_run(brood_task *task, const void *item, void *result)
 
 /* --- the owner's side --- */
 
-/* helper(pickled error or None, item's index, kind, code, pid, signal, exit code, text) → exception. */
-static void raise_failure(struct core_state *state, size_t index, const brood_outcome *outcome,
+/* helper(pickled error or None, first item, how many, kind, code, pid, signal, exit code, text) → exception. */
+static void raise_failure(struct core_state *state, struct task_place place, const brood_outcome *outcome,
                           PyObject *packed)
 {
-    PyObject *exception = PyObject_CallFunction(state->unpack_error, "Oniiiiiz", packed, (Py_ssize_t)index,
-                                                outcome->kind, outcome->code, outcome->pid, outcome->signal,
-                                                outcome->exit_code, outcome->text);
+    PyObject *exception = PyObject_CallFunction(
+        state->unpack_error, "Onniiiiiz", packed, (Py_ssize_t)place.first, (Py_ssize_t)place.size,
+        outcome->kind, outcome->code, outcome->pid, outcome->signal, outcome->exit_code, outcome->text);
 
     if (exception != NULL && PyExceptionInstance_Check(exception))
         PyErr_SetObject((PyObject *)Py_TYPE(exception), exception);
@@ -230,7 +230,7 @@ static void raise_failure(struct core_state *state, size_t index, const brood_ou
     Py_XDECREF(exception);
 }
 
-PyObject *task_value(struct core_state *state, size_t index, const brood_outcome *outcome,
+PyObject *task_value(struct core_state *state, struct task_place place, const brood_outcome *outcome,
                      const brood_message *reply)
 {
     const char *bytes = reply->data;
@@ -241,7 +241,7 @@ PyObject *task_value(struct core_state *state, size_t index, const brood_outcome
     PyObject *packed =
         has_reply ? PyBytes_FromStringAndSize(bytes + 1, (Py_ssize_t)reply->bytes - 1) : Py_NewRef(Py_None);
     if (packed != NULL)
-        raise_failure(state, index, outcome, packed);
+        raise_failure(state, place, outcome, packed);
     Py_XDECREF(packed);
     return NULL;
 }

@@ -9,12 +9,18 @@ Importing brood costs next to nothing: the names come into being when the first 
 """
 import importlib as _importlib
 
-from ._install import install
+from . import _std
+from ._install import install as install
+
+if _std.TYPE_CHECKING:
+    from typing import Any
+
+    from ._names import *  # noqa: F403
 
 __version__ = "0.1.0"
 
 # What brood adds to multiprocessing's names, and the module of each.
-_OWN = {"install": "_install", "WorkerDied": "pool"}
+_OWN = {"install": "_install", "WorkerDied": "_errors", "PoolBroken": "_errors", "TaskError": "_errors"}
 
 # Levels of the logger, public in multiprocessing though not in its __all__.
 SUBDEBUG = 5
@@ -26,7 +32,7 @@ _SUBMODULES = frozenset((
     "sharedctypes", "spawn", "synchronize", "util"))
 
 
-def _fill():
+def _fill() -> None:
     """Bring multiprocessing's names into being: the public attributes of the default context, as it does."""
     from . import context
 
@@ -37,7 +43,7 @@ def _fill():
     globals()["__all__"] = sorted({*names, *_OWN})
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> "Any":
     if name in _SUBMODULES:
         return _importlib.import_module(f"{__name__}.{name}")
     if name in _OWN:
@@ -51,7 +57,7 @@ def __getattr__(name):
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def __dir__():
+def __dir__() -> list[str]:
     if "__all__" not in globals():
         _fill()
-    return sorted({*globals(), *__all__})  # noqa: F822  (made by _fill)
+    return sorted({*globals(), *globals()["__all__"]})

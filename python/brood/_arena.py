@@ -9,8 +9,12 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Any
 
 from . import _core, _std
+
+if _std.TYPE_CHECKING:
+    from multiprocessing.resource_sharer import DupFd
 
 __all__ = ["Passport", "attach", "ensure", "package_parent"]
 
@@ -52,7 +56,7 @@ class Passport:
     def __init__(self, start_method: str | None):
         self._start_method = start_method
 
-    def __reduce__(self):
+    def __reduce__(self) -> Any:
         """Pickle while a process is being started: the descriptor is handed on with it."""
         from .reduction import DupFd
 
@@ -60,7 +64,7 @@ class Passport:
         return _admit, (DupFd(fd), base, size, self._start_method, _std.installed())
 
 
-def _admit(handle, base: int, size: int, start_method: str | None, installed: bool) -> None:
+def _admit(handle: DupFd, base: int, size: int, start_method: str | None, installed: bool) -> None:
     """In the child."""
     from . import context, util
     from ._install import install

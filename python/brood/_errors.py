@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: MIT
 """How the errors of tasks travel from worker to owner, and brood's own exceptions."""
+from __future__ import annotations
+
 import os
 import pickle
 import traceback
+from collections.abc import Callable
 from concurrent.futures import CancelledError
 from multiprocessing.context import ProcessError
-from ._std_pool import ExceptionWithTraceback, MaybeEncodingError, RemoteTraceback
 from multiprocessing.reduction import ForkingPickler
+from typing import Any
 
 from . import _core
+from ._std_pool import ExceptionWithTraceback, MaybeEncodingError, RemoteTraceback
 
 __all__: list[str] = []
 
@@ -18,15 +22,24 @@ _ERROR, _DIED, _CANCELLED = 2, 3, 4
 class WorkerDied(ProcessError):
     """The worker that ran a task died in the middle of it.
 
-    Attributes: index (of the task in its job), pid, signal (or 0), exit_code (or None).
+    A task is a chunk of items; all of it is lost.
+
+    Attributes:
+        index: the first item of the lost chunk; 0 for a call.
+        items: range of the lost items.
+        pid, signal (0: none), exit_code (None: none): how the worker ended.
     """
 
-    def __init__(self, text, index=None, pid=None, signal=0, exit_code=None):
-        super().__init__(text, index, pid, signal, exit_code)
+    def __init__(
+        self, text: str, index: int = 0, pid: int | None = None, signal: int = 0, exit_code: int | None = None,
+        count: int = 1,
+    ) -> None:
+        super().__init__(text, index, pid, signal, exit_code, count)
         self.index, self.pid, self.signal, self.exit_code = index, pid, signal, exit_code
+        self.items = range(index, index + count)
 
-    def __str__(self):
-        return self.args[0]
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class PoolBroken(ProcessError):
@@ -36,22 +49,22 @@ class PoolBroken(ProcessError):
 class TaskError(Exception):
     """Stands for an exception of a task that cannot be pickled: type_name and text are the original's."""
 
-    def __init__(self, type_name, text):
+    def __init__(self, type_name: str, text: str) -> None:
         super().__init__(type_name, text)
         self.type_name, self.text = type_name, text
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.type_name}: {self.text}"
 
 
-def _text_of(thing, function):
+def _text_of(thing: object, function: Callable[[object], str]) -> str:
     try:
         return function(thing)
     except Exception as error:
         return f"<{function.__name__}() raised {type(error).__name__}>"
 
 
-def _travels(error):
+def _travels(error: object) -> bytes | None:
     """Pickle the error if the other side can read it; None if it cannot."""
     try:
         data = bytes(ForkingPickler.dumps(error))
@@ -60,7 +73,7 @@ def _travels(error):
         return None
 
 
-def pack(error, position, value, index):
+def pack(error: BaseException, position: int, value: Any, index: int) -> bytes:
     """In a worker: the error of a task as bytes.  value: what it returned, when the error is that this has no pickle."""
     if value is not None:
         error = MaybeEncodingError(error, value)
@@ -71,14 +84,27 @@ def pack(error, position, value, index):
     return pickle.dumps((data, text, position, os.getpid()))
 
 
-def _note(error, index, position, pid):
-    place = f"chunk {index}" + (f", its item {position}" if position >= 0 else "")
-    note = f"raised in a task of a pool: {place}, worker pid {pid}"
+def _place(first: int, size: int) -> str:
+    """Which items a task stands for, in words."""
+    if size == 0:
+        return "the call"
+    return f"item {first}" if size == 1 else f"one of the items {first} to {first + size - 1}"
+
+
+def _note(error: BaseException, first: int, size: int, position: int, pid: int) -> None:
+    place = _place(first + position, 1) if position >= 0 and size else _place(first, size)
     if hasattr(error, "add_note"):
-        error.add_note(note)
+        error.add_note(f"raised by {place} of a pool's job, in the worker with pid {pid}")
 
 
-def unpack(packed, index, kind, code, pid, signal, exit_code, text):
+def _died(first: int, size: int, pid: int, signal: int, exit_code: int, text: str) -> WorkerDied:
+    _, _, what = text.partition(": ")
+    return WorkerDied(f"{_place(first, size)}: {what}", first, pid, signal, exit_code if exit_code >= 0 else None, max(size, 1))
+
+
+def unpack(
+    packed: bytes | None, first: int, size: int, kind: int, code: int, pid: int, signal: int, exit_code: int, text: str | None
+) -> BaseException:
     """In the owner: the exception for a task that has no value."""
     if packed is not None:
         data, text, position, pid = pickle.loads(packed)
@@ -88,10 +114,10 @@ def unpack(packed, index, kind, code, pid, signal, exit_code, text):
             error = TaskError(type(reason).__qualname__, f"the error of the task cannot be unpickled here: {reason}")
         if error.__cause__ is None:
             error.__cause__ = RemoteTraceback(f'\n"""\n{text}"""')
-        _note(error, index, position, pid)
+        _note(error, first, size, position, pid)
         return error
     if kind == _DIED:
-        return WorkerDied(text, index, pid, signal, exit_code if exit_code >= 0 else None)
+        return _died(first, size, pid, signal, exit_code, text or "")
     if kind == _CANCELLED:
         return CancelledError("the task was cancelled before it began, or its pool was terminated")
     if kind == _ERROR:
@@ -99,4 +125,6 @@ def unpack(packed, index, kind, code, pid, signal, exit_code, text):
     return PoolBroken(text or "the pool ended before the task was done")
 
 
+for _class in (WorkerDied, PoolBroken, TaskError):
+    _class.__module__ = "brood"  # where users find them
 _core._set_error_helpers(pack, unpack, PoolBroken)

@@ -14,7 +14,7 @@ from . import _std
 __all__ = ["install"]
 
 
-class _Alias:
+class _Alias:  # an importlib.abc.Loader, but for the time that it takes to import that
     """Loader of ``multiprocessing.<x>`` that hands out ``brood.<x>``."""
 
     def __init__(self, name: str):
@@ -45,11 +45,11 @@ class _Finder:
             return None
         if not rest:
             _std.take_over()
-            return importlib.machinery.ModuleSpec(fullname, _Alias("brood"), is_package=True)
+            return importlib.machinery.ModuleSpec(fullname, _Alias("brood"), is_package=True)  # type: ignore[arg-type]
         ours = f"brood.{rest}"
         if importlib.util.find_spec(ours) is None:
             return None
-        return importlib.machinery.ModuleSpec(fullname, _Alias(ours))
+        return importlib.machinery.ModuleSpec(fullname, _Alias(ours))  # type: ignore[arg-type]
 
 
 def install() -> None:
@@ -60,5 +60,5 @@ def install() -> None:
     """
     if _std.installed():
         return
-    sys.meta_path.insert(0, _Finder)  # type: ignore[arg-type]  # a class is as good as an instance here
+    sys.meta_path.insert(0, _Finder)  # a class is as good as an instance here
     _std.set_installed()

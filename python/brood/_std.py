@@ -23,6 +23,8 @@ import types
 
 __all__ = ["alias", "installed", "load", "mirror"]
 
+TYPE_CHECKING = False  # typing's, without importing it: checkers know the name
+
 PACKAGE = "multiprocessing"
 
 _real: dict[str, types.ModuleType] = {}
@@ -90,7 +92,7 @@ def _set_aside() -> None:
     for name in list(sys.modules):
         if name == PACKAGE or name.startswith(PACKAGE + "."):
             _real[name] = sys.modules.pop(name)
-    sys.modules[PACKAGE] = sys.modules[__package__]
+    sys.modules[PACKAGE] = sys.modules[__name__.rpartition(".")[0]]
 
 
 def _execute_aside(full: str) -> types.ModuleType:

@@ -1,23 +1,33 @@
 # SPDX-License-Identifier: MIT
 """What a pool's worker does besides running tasks: how it begins and ends, and how callables travel to it."""
+from __future__ import annotations
+
+import collections
+import io
 import itertools
 import os
 import sys
 import threading
 import traceback
 import types
-from multiprocessing import process, util
+from collections.abc import Callable
+from multiprocessing import process as _process, util as _util
 from multiprocessing.reduction import ForkingPickler
+from typing import Any, NoReturn
 
 from . import _core, _errors  # noqa: F401  (the errors of tasks, which the core asks for)
 
 __all__: list[str] = []
 
+# A worker becomes a process of multiprocessing by names of theirs that have no types.
+process: Any = _process
+util: Any = _util
 
-class _WorkerProcess(process.BaseProcess):
+
+class _WorkerProcess(_process.BaseProcess):
     """The current process, in a worker."""
 
-    def __init__(self, owner, method):
+    def __init__(self, owner: Any, method: str) -> None:
         self._identity = (*owner._identity, os.getpid())
         self._config = dict(owner._config, daemon=True)
         self._parent_pid = os.getppid()
@@ -30,7 +40,7 @@ class _WorkerProcess(process.BaseProcess):
 class Life:
     """How the workers of one pool begin and end.  Travels to the process that forks them."""
 
-    def __init__(self, method, initializer, initargs):
+    def __init__(self, method: str, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
         self.method = method
         self.owner_pid = os.getpid()
         self.owner_name = process.current_process().name
@@ -39,7 +49,7 @@ class Life:
         self._main = {name: id(value) for name, value in vars(sys.modules["__main__"]).items()
                       if isinstance(value, types.FunctionType)}
 
-    def begin(self):
+    def begin(self) -> None:
         """In the new worker, first of all."""
         owner = process.current_process()
         process._current_process = _WorkerProcess(owner, self.method)
@@ -50,7 +60,7 @@ class Life:
         util._finalizer_registry.clear()
         util._run_after_forkers()
 
-    def initialize(self):
+    def initialize(self) -> bool:
         """Call the user's initializer; False when it fails."""
         if self._initializer is None:
             return True
@@ -63,22 +73,22 @@ class Life:
             return False
         return True
 
-    def end(self):
+    def end(self) -> None:
         """In a worker that ends by itself, last of all."""
         try:
             util._exit_function()
         finally:
-            threading._shutdown()
+            threading._shutdown()  # type: ignore[attr-defined]
             util._flush_std_streams()
 
-    def has_in_main(self, function):
+    def has_in_main(self, function: types.FunctionType) -> bool:
         """Whether a worker finds the function of __main__ by its name."""
         if self.method == "fork":
             return self._main.get(function.__qualname__) == id(function)
         return hasattr(sys.modules["__main__"], "__file__")
 
 
-def _parent(name, pid):
+def _parent(name: str, pid: int) -> Any:
     try:
         sentinel = os.pidfd_open(pid)
     except OSError:
@@ -89,12 +99,12 @@ def _parent(name, pid):
 class Starter:
     """Starts the supervisor of a pool of spawn or forkserver; called by the core, again when a supervisor was killed."""
 
-    def __init__(self, context, life):
+    def __init__(self, context: Any, life: Life) -> None:
         self._context = context
         self._life = life
-        self._started = []
+        self._started: list[Any] = []
 
-    def __call__(self, pool, anchor, supervisor):
+    def __call__(self, pool: int, anchor: int, supervisor: int) -> int:
         self._started = [one for one in self._started if one.is_alive()]
         template = self._context.Process(target=_supervise, args=(self._life, pool, anchor, supervisor),
                                          name="PoolTemplate", daemon=True)
@@ -107,15 +117,15 @@ class Starter:
                 current._config["daemon"] = daemon
         process._children.discard(template)
         self._started.append(template)
-        return template.pid
+        return int(template.pid)
 
 
-def _supervise(life, pool, anchor, supervisor):
+def _supervise(life: Life, pool: int, anchor: int, supervisor: int) -> NoReturn:
     """In the template: never returns."""
     _core.Pool._supervise(pool, anchor, supervisor, life.begin, life.initialize, life.end)
 
 
-def pickle_callable(function, life):
+def pickle_callable(function: Callable[..., Any], life: Life) -> tuple[bytes, bool, bool]:
     """(bytes, is_kept, is_lasting): workers may keep the object for a job; its pickle will always be the same.
 
     Plain pickle first, then cloudpickle by value, for lambdas, closures, and functions that the workers have not seen.
@@ -129,7 +139,18 @@ def pickle_callable(function, life):
         except Exception as error:
             plain_error = error
     try:
-        import cloudpickle
-        return cloudpickle.dumps(function), isinstance(function, types.FunctionType), False
+        return _pickle_by_value(function), isinstance(function, types.FunctionType), False
     except Exception as error:
         raise (plain_error or error) from (error if plain_error else None)
+
+
+def _pickle_by_value(function: Callable[..., Any]) -> bytes:
+    """With cloudpickle, and the reducers of ForkingPickler: what a closure holds of ours is shared, and not copied."""
+    import cloudpickle
+
+    class Pickler(cloudpickle.Pickler):
+        dispatch_table = collections.ChainMap(ForkingPickler._extra_reducers, cloudpickle.Pickler.dispatch_table)
+
+    buffer = io.BytesIO()
+    Pickler(buffer).dump(function)
+    return buffer.getvalue()

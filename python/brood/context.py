@@ -11,6 +11,11 @@ from typing import Any
 
 from . import _std
 
+if _std.TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
+    from . import managers, pool, queues, synchronize
+
 _real = _std.load("context")
 
 __all__: tuple[str, ...] = ()
@@ -41,7 +46,7 @@ class BroodContext(BaseContext):  # type: ignore[misc,valid-type]
 
         return int(_core.cpu_count())
 
-    def Manager(self) -> Any:
+    def Manager(self) -> managers.SyncManager:
         """Start a server process and return its manager, whose methods make objects that live in the server."""
         from .managers import SyncManager
 
@@ -49,67 +54,67 @@ class BroodContext(BaseContext):  # type: ignore[misc,valid-type]
         manager.start()
         return manager
 
-    def Pipe(self, duplex: bool = True) -> tuple[Any, Any]:
+    def Pipe(self, duplex: bool = True) -> tuple[Connection[Any, Any], Connection[Any, Any]]:
         """Return the two connections of a pipe."""
         from .connection import Pipe
 
-        return Pipe(duplex)  # type: ignore[no-any-return]
+        return Pipe(duplex)
 
-    def Lock(self) -> Any:
+    def Lock(self) -> synchronize.Lock:
         """Return a lock that is not recursive."""
         from .synchronize import Lock
 
         return Lock(ctx=self.get_context())
 
-    def RLock(self) -> Any:
+    def RLock(self) -> synchronize.RLock:
         """Return a recursive lock."""
         from .synchronize import RLock
 
         return RLock(ctx=self.get_context())
 
-    def Condition(self, lock: Any = None) -> Any:
+    def Condition(self, lock: synchronize.SemLock | None = None) -> synchronize.Condition:
         """Return a condition variable."""
         from .synchronize import Condition
 
         return Condition(lock, ctx=self.get_context())
 
-    def Semaphore(self, value: int = 1) -> Any:
+    def Semaphore(self, value: int = 1) -> synchronize.Semaphore:
         """Return a semaphore."""
         from .synchronize import Semaphore
 
         return Semaphore(value, ctx=self.get_context())
 
-    def BoundedSemaphore(self, value: int = 1) -> Any:
+    def BoundedSemaphore(self, value: int = 1) -> synchronize.BoundedSemaphore:
         """Return a semaphore that cannot be released more often than acquired."""
         from .synchronize import BoundedSemaphore
 
         return BoundedSemaphore(value, ctx=self.get_context())
 
-    def Event(self) -> Any:
+    def Event(self) -> synchronize.Event:
         """Return an event."""
         from .synchronize import Event
 
         return Event(ctx=self.get_context())
 
-    def Barrier(self, parties: int, action: Callable[[], object] | None = None, timeout: float | None = None) -> Any:
+    def Barrier(self, parties: int, action: Callable[[], object] | None = None, timeout: float | None = None) -> synchronize.Barrier:
         """Return a barrier."""
         from .synchronize import Barrier
 
         return Barrier(parties, action, timeout, ctx=self.get_context())
 
-    def Queue(self, maxsize: int = 0) -> Any:
+    def Queue(self, maxsize: int = 0) -> queues.Queue:
         """Return a queue."""
         from .queues import Queue
 
         return Queue(maxsize, ctx=self.get_context())
 
-    def JoinableQueue(self, maxsize: int = 0) -> Any:
+    def JoinableQueue(self, maxsize: int = 0) -> queues.JoinableQueue:
         """Return a queue with ``task_done`` and ``join``."""
         from .queues import JoinableQueue
 
         return JoinableQueue(maxsize, ctx=self.get_context())
 
-    def SimpleQueue(self) -> Any:
+    def SimpleQueue(self) -> queues.SimpleQueue:
         """Return a queue with ``put`` and ``get`` and little else."""
         from .queues import SimpleQueue
 
@@ -122,7 +127,7 @@ class BroodContext(BaseContext):  # type: ignore[misc,valid-type]
         initargs: Iterable[Any] = (),
         maxtasksperchild: int | None = None,
         **options: Any,
-    ) -> Any:
+    ) -> pool.Pool:
         """Return a pool of worker processes; ``options`` are what ``brood.pool.Pool`` adds."""
         from .pool import Pool
 

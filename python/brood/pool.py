@@ -5,14 +5,20 @@
 is a fork of the owner (start method fork) or one process of the start method (spawn, forkserver); ``_worker`` is what
 they do besides running tasks.  There is no thread, unless a callback is given.
 """
+from __future__ import annotations
+
 import collections
 import itertools
 import sys
 import threading
 import time
 import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from multiprocessing import util
 from multiprocessing.context import TimeoutError
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
 from ._std_pool import (
     CLOSE, INIT, RUN, TERMINATE, ExceptionWithTraceback, MaybeEncodingError, RemoteTraceback, ThreadPool, mapstar,
     rebuild_exc, starmapstar, worker)
@@ -27,7 +33,13 @@ _WINDOW = 256  # chunks in flight of an imap over an iterator that does not tell
 _MOST_IN_FLIGHT = 32768
 _CHUNKS_PER_WORKER = 4
 
-def _check_positive(name, value):
+_R = TypeVar("_R")
+_T = TypeVar("_T")
+_Result = TypeVar("_Result", bound="ApplyResult[Any]")
+_Chunk = tuple[Any, ...]
+
+
+def _check_positive(name: str, value: Any) -> int:
     """Return `value` when it is an int of at least 1, else raise."""
     if not isinstance(value, int):
         raise TypeError(f"{name} must be an int or None, not {type(value).__name__}")
@@ -41,13 +53,13 @@ class _WorkerView:
 
     daemon = True
 
-    def __init__(self, pool, index):
+    def __init__(self, pool: _core.Pool, index: int) -> None:
         self._core_pool = pool
         self._index = index
         self.name = f"PoolWorker-{index + 1}"
 
     @property
-    def pid(self):
+    def pid(self) -> int | None:
         """The pid of the worker in this seat; waits while it is being replaced."""
         for _ in range(500):
             pid = self._core_pool.worker_pid(self._index)
@@ -59,18 +71,18 @@ class _WorkerView:
     ident = pid
 
     @property
-    def exitcode(self):
+    def exitcode(self) -> None:
         """None: one that ended was replaced already."""
         return None
 
-    def is_alive(self):
+    def is_alive(self) -> bool:
         """Whether somebody sits in this seat."""
         return self._core_pool.worker_pid(self._index) != 0
 
-    def join(self, timeout=None):
+    def join(self, timeout: float | None = None) -> None:
         """Do nothing: ``Pool.join`` waits for all."""
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"<{self.name} pid={self._core_pool.worker_pid(self._index)}>"
 
 
@@ -86,7 +98,14 @@ class Pool:
     A worker that dies costs the task that it ran, whose result raises WorkerDied; it is replaced.
     """
 
-    def __init__(self, processes=None, initializer=None, initargs=(), maxtasksperchild=None, context=None):
+    def __init__(
+        self,
+        processes: int | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: Iterable[Any] = (),
+        maxtasksperchild: int | None = None,
+        context: Any = None,
+    ) -> None:
         self._state = INIT
         if context is None:
             from . import get_context as default_context
@@ -96,8 +115,8 @@ class Pool:
         self._maxtasksperchild = maxtasksperchild
         self._initializer = initializer
         self._initargs = initargs
-        self._callbacks = None
-        self._last = None
+        self._callbacks: _CallbackThread | None = None
+        self._last: tuple[Callable[..., Any], int, _core.Callable] | None = None
         self._lock = threading.Lock()
         self._core = self._make_core(initializer, initargs, maxtasksperchild or 0)
         self._pool = [_WorkerView(self._core, index) for index in range(self._processes)]
@@ -107,7 +126,7 @@ class Pool:
     # ---- start ----
 
     @staticmethod
-    def _check_arguments(processes, initializer, maxtasksperchild):
+    def _check_arguments(processes: Any, initializer: Any, maxtasksperchild: Any) -> int:
         if processes is None:
             processes = _core.cpu_count()
         if not isinstance(processes, int):
@@ -122,40 +141,71 @@ class Pool:
             raise TypeError("initializer must be a callable")
         return processes
 
-    def _make_core(self, initializer, initargs, tasks):
+    def _make_core(self, initializer: Callable[..., object] | None, initargs: Iterable[Any], tasks: int) -> _core.Pool:
         self._life = life = _worker.Life(_method_of(self._ctx), initializer, tuple(initargs))
         start = _worker.Starter(self._ctx, life) if life.method != "fork" else None
         return _core.Pool(self._processes, tasks, life.begin, life.initialize, life.end, start)
 
     # ---- calls ----
 
-    def apply(self, func, args=(), kwds={}):
+    def apply(self, func: Callable[..., _R], args: Iterable[Any] = (), kwds: Mapping[str, Any] = {}) -> _R:
         """Call func(*args, **kwds) in a worker and return what it returns."""
         return self.apply_async(func, args, kwds).get()
 
-    def apply_async(self, func, args=(), kwds={}, callback=None, error_callback=None):
+    def apply_async(
+        self,
+        func: Callable[..., _R],
+        args: Iterable[Any] = (),
+        kwds: Mapping[str, Any] = {},
+        callback: Callable[[_R], object] | None = None,
+        error_callback: Callable[[BaseException], object] | None = None,
+    ) -> ApplyResult[_R]:
         """Call func(*args, **kwds) in a worker; return an ApplyResult at once."""
         self._check_running()
-        job = self._core.submit(self._callable(func, _CALL), [(args, kwds or None)])
+        job = self._core.submit(self._callable(func, _CALL), [(args, kwds or None)], 0, 0)
         return self._watched(ApplyResult(job, callback, error_callback))
 
-    def map(self, func, iterable, chunksize=None):
+    def map(self, func: Callable[[_T], _R], iterable: Iterable[_T], chunksize: int | None = None) -> list[_R]:
         """Return the list of func(x) for each x of the iterable, in order."""
         return self._map_async(func, iterable, _MAP, chunksize).get()
 
-    def map_async(self, func, iterable, chunksize=None, callback=None, error_callback=None):
+    def map_async(
+        self,
+        func: Callable[[_T], _R],
+        iterable: Iterable[_T],
+        chunksize: int | None = None,
+        callback: Callable[[list[_R]], object] | None = None,
+        error_callback: Callable[[BaseException], object] | None = None,
+    ) -> MapResult[_R]:
         """Return a MapResult at once."""
         return self._map_async(func, iterable, _MAP, chunksize, callback, error_callback)
 
-    def starmap(self, func, iterable, chunksize=None):
+    def starmap(
+        self, func: Callable[..., _R], iterable: Iterable[Iterable[Any]], chunksize: int | None = None
+    ) -> list[_R]:
         """Return the list of func(*x) for each x of the iterable, in order."""
         return self._map_async(func, iterable, _STARMAP, chunksize).get()
 
-    def starmap_async(self, func, iterable, chunksize=None, callback=None, error_callback=None):
+    def starmap_async(
+        self,
+        func: Callable[..., _R],
+        iterable: Iterable[Iterable[Any]],
+        chunksize: int | None = None,
+        callback: Callable[[list[_R]], object] | None = None,
+        error_callback: Callable[[BaseException], object] | None = None,
+    ) -> MapResult[_R]:
         """Return a MapResult at once."""
         return self._map_async(func, iterable, _STARMAP, chunksize, callback, error_callback)
 
-    def _map_async(self, func, iterable, mode, chunksize=None, callback=None, error_callback=None):
+    def _map_async(
+        self,
+        func: Callable[..., _R],
+        iterable: Any,
+        mode: int,
+        chunksize: int | None = None,
+        callback: Callable[[list[_R]], object] | None = None,
+        error_callback: Callable[[BaseException], object] | None = None,
+    ) -> MapResult[_R]:
         self._check_running()
         if not hasattr(iterable, "__len__"):
             iterable = list(iterable)
@@ -165,10 +215,12 @@ class Pool:
         elif chunksize < 1:
             raise ValueError(f"chunksize must be at least 1, not {chunksize}")
         chunks = list(_chunks_of(iterable, chunksize)) if len(iterable) else []
-        job = self._core.submit(self._callable(func, mode), chunks) if chunks else None
+        job = self._core.submit(self._callable(func, mode), chunks, chunksize, len(iterable)) if chunks else None
         return self._watched(MapResult(job, callback, error_callback))
 
-    def imap(self, func, iterable, chunksize=1, *, buffersize=None):
+    def imap(
+        self, func: Callable[[_T], _R], iterable: Iterable[_T], chunksize: int = 1, *, buffersize: int | None = None
+    ) -> IMapIterator[_R]:
         """Return an iterator over func(x) for each x of the iterable, in order.
 
         buffersize: how many chunks may be in flight or wait to be fetched.  Default: all of a sized iterable, 256 of
@@ -176,24 +228,28 @@ class Pool:
         """
         return self._imap(func, iterable, chunksize, buffersize, True)
 
-    def imap_unordered(self, func, iterable, chunksize=1, *, buffersize=None):
+    def imap_unordered(
+        self, func: Callable[[_T], _R], iterable: Iterable[_T], chunksize: int = 1, *, buffersize: int | None = None
+    ) -> IMapIterator[_R]:
         """Return an iterator over func(x) for each x of the iterable, as they finish.  See imap for buffersize."""
         return self._imap(func, iterable, chunksize, buffersize, False)
 
-    def _imap(self, func, iterable, chunksize, buffersize, in_order):
+    def _imap(
+        self, func: Callable[..., _R], iterable: Iterable[Any], chunksize: int, buffersize: int | None, in_order: bool
+    ) -> IMapIterator[_R]:
         self._check_running()
         if chunksize < 1:
             raise ValueError(f"Chunksize must be 1+, not {chunksize:n}")
         if buffersize is not None:
             _check_positive("buffersize", buffersize)
-        elif hasattr(iterable, "__len__"):
+        elif isinstance(iterable, Sized):
             buffersize = min(-(-len(iterable) // chunksize) + 1, _MOST_IN_FLIGHT)
         else:
             buffersize = max(_WINDOW, 2 * self._processes)
-        stream = self._core.imap(self._callable(func, _MAP), _chunks_of(iterable, chunksize), in_order, buffersize)
+        stream = self._core.imap(self._callable(func, _MAP), _chunks_of(iterable, chunksize), in_order, buffersize, chunksize)
         return IMapIterator(stream)
 
-    def _callable(self, func, mode):
+    def _callable(self, func: Callable[..., Any], mode: int) -> _core.Callable:
         """Pickle func, or take what was made of it last; only a plain function may be kept by the workers."""
         last = self._last
         if last is not None and last[0] is func and last[1] == mode:
@@ -204,7 +260,7 @@ class Pool:
             self._last = (func, mode, made)
         return made
 
-    def _watched(self, result):
+    def _watched(self, result: _Result) -> _Result:
         if result._callback is not None or result._error_callback is not None:
             with self._lock:
                 if self._callbacks is None:
@@ -214,19 +270,19 @@ class Pool:
 
     # ---- the end ----
 
-    def close(self):
+    def close(self) -> None:
         """Take no further jobs; the workers end when all are done."""
         if self._state == RUN:
             self._state = CLOSE
             self._core.close()
 
-    def terminate(self):
+    def terminate(self) -> None:
         """End the workers now, whatever they do.  What is not done raises PoolBroken."""
         self._state = TERMINATE
         self._core.terminate()
         self._terminate()
 
-    def join(self):
+    def join(self) -> None:
         """After close or terminate: wait for the workers' end."""
         if self._state == RUN:
             raise ValueError("Pool is still running")
@@ -239,99 +295,105 @@ class Pool:
         self._pool = []
         self._terminate()
 
-    def _check_running(self):
+    def _check_running(self) -> None:
         if self._state != RUN:
             raise ValueError("Pool not running")
 
-    def __enter__(self):
+    def __enter__(self) -> Pool:
         self._check_running()
         return self
 
-    def __exit__(self, exc_type, exc_val, exc_tb):
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
+    ) -> None:
         self.terminate()
 
-    def __del__(self, _warn=warnings.warn, RUN=RUN):
+    def __del__(self, _warn: Callable[..., object] = warnings.warn, RUN: Any = RUN) -> None:
         if getattr(self, "_state", None) == RUN:
             _warn(f"unclosed running multiprocessing pool {self!r}", ResourceWarning, source=self)
 
-    def __reduce__(self):
+    def __reduce__(self) -> Any:
         raise NotImplementedError("pool objects cannot be passed between processes or pickled")
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return (f"<{type(self).__module__}.{type(self).__qualname__} state={self._state} "
                 f"pool_size={len(self._pool)}>")
 
     # ---- names that others lean on ----
 
     @property
-    def _cache(self):
+    def _cache(self) -> dict[int, Any]:
         """Nothing: jobs are known to their results alone."""
         return {}
 
-    def _repopulate_pool(self):
+    def _repopulate_pool(self) -> None:
         """Do nothing: the supervisor replaces workers by itself."""
 
     _maintain_pool = _repopulate_pool
 
-    def Process(self, *args, **kwds):  # noqa: N802
+    def Process(self, *args: Any, **kwds: Any) -> Any:  # noqa: N802
         """A process of the pool's context."""
         return self._ctx.Process(*args, **kwds)
 
     @staticmethod
-    def _get_tasks(func, it, size):
+    def _get_tasks(func: _T, it: Iterable[Any], size: int) -> Iterator[tuple[_T, _Chunk]]:
         for chunk in _chunks_of(it, size):
             yield (func, chunk)
 
 
-def _destroy(core):
+def _destroy(core: _core.Pool) -> None:
     core.destroy()
 
 
-def _method_of(context):
-    method = getattr(context, "_name", None) or context.get_start_method()
-    return method
+def _method_of(context: Any) -> str:
+    return getattr(context, "_name", None) or context.get_start_method()
 
 
-def _chunks_of(iterable, size):
+def _chunks_of(iterable: Iterable[Any], size: int) -> Iterator[_Chunk]:
     iterator = iter(iterable)
     while chunk := tuple(itertools.islice(iterator, size)):
         yield chunk
 
 
-class ApplyResult:
+class ApplyResult(Generic[_R]):
     """What apply_async returns: the result of one call, once it is there."""
 
-    def __init__(self, job, callback=None, error_callback=None):
+    def __init__(
+        self,
+        job: _core.Job | None,
+        callback: Callable[[_R], object] | None = None,
+        error_callback: Callable[[BaseException], object] | None = None,
+    ) -> None:
         self._job = job
         self._callback = callback
         self._error_callback = error_callback
-        self._success = None
-        self._value = None
+        self._success: bool | None = None
+        self._value: Any = None  # or the exception, without success
         # With callbacks the result is ready once they were called, as in multiprocessing.
         self._called = threading.Event() if callback is not None or error_callback is not None else None
 
-    def ready(self):
+    def ready(self) -> bool:
         """Whether the call has ended, and its callback was called."""
         return self._called.is_set() if self._called is not None else self._has_ended()
 
-    def _has_ended(self):
+    def _has_ended(self) -> bool:
         return self._success is not None or self._job is None or self._job.ready()
 
-    def successful(self):
+    def successful(self) -> bool:
         """Whether the call ended without an exception; ValueError when it has not ended."""
         if not self.ready():
             raise ValueError(f"{self!r} not ready")
         self._settle()
-        return self._success
+        return self._success is True
 
-    def wait(self, timeout=None):
+    def wait(self, timeout: float | None = None) -> None:
         """Wait for the end of the call, or timeout seconds."""
         if self._called is not None:
             self._called.wait(timeout)
         elif self._success is None and self._job is not None:
             self._job.wait(timeout)
 
-    def get(self, timeout=None):
+    def get(self, timeout: float | None = None) -> _R:
         """Wait and return what the call returned; raises what it raised, TimeoutError, WorkerDied or PoolBroken."""
         if self._called is not None and not self._called.wait(timeout):
             raise TimeoutError
@@ -343,27 +405,29 @@ class ApplyResult:
             return self._value
         raise self._value
 
-    def cancel(self):
+    def cancel(self) -> bool:
         """Cancel what has not begun; True when that was something."""
         return self._job is not None and self._job.cancel() > 0
 
-    def _settle(self):
+    def _settle(self) -> None:
         """Take value or exception out of the job, once."""
         job = self._job
         if self._success is not None:
             return
         try:
-            value, success = self._collect(job), True
+            value: Any = self._collect(job)
+            success = True
         except BaseException as error:  # the task's, whatever it is
             value, success = error, False
             if isinstance(error, KeyboardInterrupt) and not hasattr(error, "__notes__"):
                 raise  # ours
         self._value, self._success, self._job = value, success, None
 
-    def _collect(self, job):
+    def _collect(self, job: _core.Job | None) -> Any:
+        assert job is not None
         return job.value(0)
 
-    def _notify(self):
+    def _notify(self) -> None:
         """In the thread of the callbacks: call the one that it is for."""
         try:
             self._settle()
@@ -371,42 +435,44 @@ class ApplyResult:
             if callback is not None:
                 callback(self._value)
         finally:
-            self._called.set()
+            if self._called is not None:
+                self._called.set()
 
-    def _give_up(self):
+    def _give_up(self) -> None:
         """The pool was terminated: nobody is called any more."""
         try:
             self._settle()
         finally:
-            self._called.set()
+            if self._called is not None:
+                self._called.set()
 
 
 AsyncResult = ApplyResult
 
 
-class MapResult(ApplyResult):
+class MapResult(ApplyResult[list[_R]]):
     """What map_async returns: the list of results, once all are there."""
 
-    def _collect(self, job):
+    def _collect(self, job: _core.Job | None) -> list[_R]:
         if job is None:
             return []
-        values = []
+        values: list[_R] = []
         for index in range(len(job)):
             values += job.value(index)
         return values
 
 
-class IMapIterator:
+class IMapIterator(Generic[_R]):
     """What imap returns."""
 
-    def __init__(self, stream):
+    def __init__(self, stream: _core.Stream) -> None:
         self._stream = stream
-        self._items = collections.deque()
+        self._items: collections.deque[_R] = collections.deque()
 
-    def __iter__(self):
+    def __iter__(self) -> IMapIterator[_R]:
         return self
 
-    def next(self, timeout=None):
+    def next(self, timeout: float | None = None) -> _R:
         """The next result; TimeoutError when it takes longer than timeout seconds."""
         while not self._items:
             self._items.extend(self._stream.next(timeout))
@@ -421,13 +487,13 @@ IMapUnorderedIterator = IMapIterator
 class _CallbackThread:
     """Calls callbacks as jobs end, in a thread of its own that lives as long as there is something to call."""
 
-    def __init__(self, core):
+    def __init__(self, core: _core.Pool) -> None:
         self._core = core
         self._lock = threading.Lock()
-        self._results = []
-        self._thread = None
+        self._results: list[ApplyResult[Any]] = []
+        self._thread: threading.Thread | None = None
 
-    def add(self, result):
+    def add(self, result: ApplyResult[Any]) -> None:
         """Have the result's callbacks called when it is ready."""
         with self._lock:
             self._results.append(result)
@@ -435,13 +501,13 @@ class _CallbackThread:
                 self._thread = threading.Thread(target=self._run, daemon=True, name="brood-callbacks")
                 self._thread.start()
 
-    def finish(self):
+    def finish(self) -> None:
         """Wait until all callbacks were called."""
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join()
 
-    def _run(self):
+    def _run(self) -> None:
         while True:
             try:
                 key = self._core.prepare()
@@ -459,20 +525,20 @@ class _CallbackThread:
             if not ready:
                 self._sleep(key)
 
-    def _give_up(self):
+    def _give_up(self) -> None:
         with self._lock:
             results, self._results, self._thread = self._results, [], None
         for result in results:
             result._give_up()
 
-    def _sleep(self, key):
+    def _sleep(self, key: tuple[int, int]) -> None:
         try:
             self._core.sleep(key, 0.5)
         except ValueError:
             pass  # terminated: seen at the next turn
 
     @staticmethod
-    def _call(result):
+    def _call(result: ApplyResult[Any]) -> None:
         try:
             result._notify()
         except BaseException:

@@ -3,6 +3,9 @@
 
 The list of children, the current process and the parent are its globals: there is one world, whoever starts a process.
 """
-from ._std import alias
+from ._std import TYPE_CHECKING, alias
+
+if TYPE_CHECKING:
+    from multiprocessing.process import *  # noqa: F403
 
 alias(__name__)

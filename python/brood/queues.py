@@ -58,7 +58,7 @@ class _Reader(_End):
             return not queue.empty()
         from .connection import wait
 
-        return bool(wait([self], timeout)) and not queue.empty()
+        return bool(wait([self], timeout)) and not queue.empty()  # type: ignore[list-item]  # has a fileno
 
     def recv(self) -> Any:
         """Take the oldest object."""
@@ -173,4 +173,4 @@ class SimpleQueue(_Ends):
             self._refuse()
         return super().empty()
 
-    __class_getitem__ = classmethod(types.GenericAlias)
+    __class_getitem__: Any = classmethod(types.GenericAlias)

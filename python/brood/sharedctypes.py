@@ -102,9 +102,10 @@ def _class_for(cls: Any) -> Any:
 
 def reduce_ctype(obj: Any) -> Any:
     """Pickle a ctypes object in shared memory as a reference."""
+    wrapper = obj._wrapper
     if isinstance(obj, ctypes.Array):
-        return rebuild_ctype, (obj._type_, obj._wrapper, obj._length_)
-    return rebuild_ctype, (type(obj), obj._wrapper, None)
+        return rebuild_ctype, (obj._type_, wrapper, obj._length_)
+    return rebuild_ctype, (type(obj), wrapper, None)
 
 
 def rebuild_ctype(type_: Any, wrapper: Any, length: int | None) -> Any:

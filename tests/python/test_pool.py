@@ -165,7 +165,7 @@ def test_errors_carry_where_and_what(pool):
     with pytest.raises(ValueError, match="no 2") as caught:
         pool.map(fail, [2, 3], chunksize=1)
     assert "in fail" in str(caught.value.__cause__)
-    assert any("worker pid" in note for note in caught.value.__notes__)
+    assert any("item 0 of" in note and "pid" in note for note in caught.value.__notes__)
     assert pool.map(square, [2]) == [4]
 
 
@@ -225,6 +225,40 @@ def test_a_dead_worker_costs_its_task(method):
         assert pickle.loads(pickle.dumps(caught.value)).signal == 9
 
 
+def die_at_666(x):
+    if x == 666:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return x
+
+
+@pytest.mark.parametrize("chunksize", [None, 1, 4, 100])
+def test_what_was_lost_is_told_by_the_users_items(pool, chunksize):
+    with pytest.raises(WorkerDied) as caught:
+        pool.map(die_at_666, range(1000), chunksize=chunksize)
+    lost = caught.value.items
+    assert 666 in lost and len(lost) == (chunksize or 125) and caught.value.index == lost[0] and lost[-1] < 1000
+    assert str(lost[0]) in str(caught.value)
+    with pytest.raises(ValueError) as failed:
+        pool.map(fail, range(1000), chunksize=chunksize)
+    assert "item 0 of" in failed.value.__notes__[0]
+
+
+def test_terminated_tasks_do_not_blame_their_workers(pool):
+    result = pool.map_async(sleep_for_ever, range(2))
+    pool.terminate()
+    with pytest.raises(PoolBroken, match="terminated"):
+        result.get(WITHIN)
+
+
+def set_value(value):
+    value.value = 5
+
+
+def test_what_a_closure_holds_is_shared(pool):
+    value = mp.Value("i", 0)
+    pool.apply(lambda: set_value(value))
+    assert value.value == 5
+
 def test_an_initializer_that_fails_breaks_the_pool(capfd):
     with mp.Pool(2, initializer=fail, initargs=(1,)) as pool:
         with pytest.raises(PoolBroken):
@@ -245,6 +279,7 @@ def test_lambdas_closures_and_new_functions_travel(method):
 
 def test_a_long_callable_travels_once(pool):
     data = bytes(range(256)) * 4000
+    pool.map(square, range(3))  # the processes are up
     blocks = _core.arena_stats()["used_blocks"]
     assert pool.map(lambda x: data[x], range(50), chunksize=1) == list(range(50))
     gc.collect()
