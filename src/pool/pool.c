@@ -18,7 +18,7 @@
 #include "proc/child.h"
 #include "sync/event.h"
 
-enum { WORKERS_MAX = 1024, GRACE_MS = 500, SUPERVISORS_MAX = 16, SLICE_MS = 100 };
+enum { WORKERS_MAX = 1024, GRACE_MS = 500, SUPERVISORS_MAX = 16, STARTS_MAX = 2, SLICE_MS = 100 };
 
 /* The live handles of this process: a handle that was destroyed is found out before it is looked into. */
 static brood_pool *live_pools;
@@ -157,6 +157,10 @@ static int broken(struct bri_pool_shm *shared)
                         detail < 0 ? "signal" : "exit code", abs(detail));
     case BRI_REASON_RESOURCES:
         return bri_fail_os(-detail, "the pool is broken: its workers cannot be started");
+    case BRI_REASON_START:
+        return bri_fail(
+            ENOTRECOVERABLE,
+            "the pool is broken: the process that was to start its workers ended before it began");
     default:
         return bri_fail(ENOTRECOVERABLE, "the pool is broken: its supervisor was killed again and again");
     }
@@ -258,13 +262,16 @@ static void replace_supervisor(brood_pool *pool)
     if (bri_is_alive(dead) || bri_pool_state_of(pool->shared) >= BRI_POOL_BROKEN)
         return;
     bri_trace("owner: the supervisor was killed, starting another");
-    if (++pool->supervisor_restarts <= SUPERVISORS_MAX && start_supervisor(pool) == 0) {
+    pool->failed_starts = bri_load_acquire(&pool->shared->begun) == dead ? 0 : pool->failed_starts + 1;
+    if (++pool->supervisor_restarts <= SUPERVISORS_MAX && pool->failed_starts < STARTS_MAX &&
+        start_supervisor(pool) == 0) {
         bri_wait(&pool->shared->event, has_entered, pool, BROOD_FOREVER, BRI_NS_PER_MS);
         pool->supervisor_fd = bri_watch(bri_load_acquire(&pool->shared->supervisor));
         return;
     }
     bri_pool_bury_workers(pool->shared);
-    bri_cas_acq_rel(&pool->shared->reason, &none, (uint32_t)BRI_REASON_SUPERVISOR);
+    bri_cas_acq_rel(&pool->shared->reason, &none,
+                    (uint32_t)(pool->failed_starts > 0 ? BRI_REASON_START : BRI_REASON_SUPERVISOR));
     bri_pool_advance(pool->shared, BRI_POOL_BROKEN);
 }
 

@@ -52,7 +52,8 @@ enum bri_pool_reason {
     BRI_REASON_INITIALIZER,
     BRI_REASON_DEATHS,
     BRI_REASON_RESOURCES,
-    BRI_REASON_SUPERVISOR
+    BRI_REASON_SUPERVISOR,
+    BRI_REASON_START
 };
 
 #define BRI_RING        (UINT64_C(1) << 16)
@@ -89,6 +90,7 @@ struct bri_pool_shm {
     _Atomic uint32_t reason;      /* supervisor or owner, before BROKEN */
     _Atomic int32_t detail;       /* of the reason: the initializer's value, an errno */
     _Atomic bri_name supervisor;  /* the owner */
+    _Atomic bri_name begun;       /* the supervisor, once it is at work */
     _Atomic uint32_t event;       /* signalled when a worker has started and at each change of state */
     _Atomic uint32_t next_number; /* of jobs */
     _Alignas(BRI_CACHE_LINE) _Atomic uint32_t work; /* event: workers wait for jobs */
@@ -139,8 +141,8 @@ struct brood_pool {
     pthread_mutex_t lock; /* threads of the owner: submitting, limbo, restarting the supervisor */
     int supervisor_fd;    /* pidfd of the supervisor */
     struct bri_doorbell doorbell;
-    uint32_t supervisor_restarts;
-    struct bri_modules modules; /* where functions may lie */
+    uint32_t supervisor_restarts, failed_starts; /* those that ended before they had begun, in a row */
+    struct bri_modules modules;                  /* where functions may lie */
     brood_pool_options options;
     brood_pool_hooks hooks;
     uint64_t

@@ -383,6 +383,7 @@ void bri_supervisor_main(void *argument)
     bri_fault("supervisor.forked");
     if (bri_roster_enter(supervise->name) < 0)
         _exit(127);
+    bri_store_release(&supervisor.shared->begun, supervise->name);
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     supervisor.signals = bri_signal_descriptor();
     if (supervisor.signals < 0) {
