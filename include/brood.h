@@ -480,7 +480,8 @@ typedef struct brood_map_options {
  * not lie in a module that was loaded when the pool was created.  -EPERM: not the process that created the pool.  -ESHUTDOWN: the pool is
  * closed.  -ENOTRECOVERABLE: it is broken.  -ENOMEM: arena.  -E2BIG: options.
  * The waiting ones also: -EREMOTEIO: a function failed, -EOWNERDEAD: a worker died, -ECANCELED: the pool was terminated; the sentence
- * names the first such item, and all others are done and in `results`.
+ * names the first such item, and all others are done and in `results`; what stands there for an item without a value is unspecified.  How each
+ * item ended is told by brood_result_outcome, of the _async forms.
  * thread any · fork owner · signal no · kill atomic */
 
 /* function(item i) → result i for `count` items of item_bytes at `items`, results in the order of the items.  Copies unless the
@@ -574,7 +575,7 @@ int brood_result_destroy(brood_result *result);
 
 /* Makes the item's outcome an error; returns code, for `return brood_task_fail(task, 7, "no such …")`.  code 0 counts as -1. */
 int brood_task_fail(brood_task *task, int code, const char *text);
-size_t brood_task_index(const brood_task *task);      /* which item */
+size_t brood_task_index(const brood_task *task);      /* which item, of a stream too */
 size_t brood_task_item_bytes(const brood_task *task); /* its length */
 uint32_t brood_task_worker(const brood_task *task);   /* which worker, 0 … workers-1 */
 
