@@ -161,7 +161,7 @@ class Pool:
 
 def _set_error_helpers(
     pack: collections.abc.Callable[[BaseException, int, Any, int], bytes],
-    unpack: collections.abc.Callable[[bytes | None, int, int, int, int, int, int, str | None], BaseException],
+    unpack: collections.abc.Callable[[bytes | None, int, int, int, int, int, int, int, str | None], BaseException],
     broken: type[BaseException],
     /,
 ) -> None: ...

@@ -148,8 +148,10 @@ def _pickle_by_value(function: Callable[..., Any]) -> bytes:
     """With cloudpickle, and the reducers of ForkingPickler: what a closure holds of ours is shared, and not copied."""
     import cloudpickle
 
-    class Pickler(cloudpickle.Pickler):
-        dispatch_table = collections.ChainMap(ForkingPickler._extra_reducers, cloudpickle.Pickler.dispatch_table)
+    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+        dispatch_table = collections.ChainMap(
+            ForkingPickler._extra_reducers,  # type: ignore[attr-defined]
+            cloudpickle.Pickler.dispatch_table)
 
     buffer = io.BytesIO()
     Pickler(buffer).dump(function)
