@@ -25,7 +25,8 @@ struct run {
 
 static struct run begin_run(struct bri_queue_shm *queue)
 {
-    struct run run = {.segment = bri_at(bri_load_relaxed(&queue->tail)),
+    bri_offset tail = bri_load_relaxed(&queue->tail); /* never 0: a queue has a segment from its making on */
+    struct run run = {.segment = (void *)(bri_arena_current->base + tail),
                       .vpos = bri_cursor_vpos(&queue->put)};
 
     bri_cursor_own(&queue->put, &run.all_messages, &run.all_bytes);
