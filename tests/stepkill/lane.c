@@ -320,7 +320,7 @@ unsigned long lane_stride(const struct lane *lane)
         most = ROUTINE_POINTS;
     if (lane->options->stride != 0)
         return lane->options->stride;
-    if (count <= most || lane->scenario->expect != STEPKILL_CLEAN)
+    if (count <= most || lane->options->to != 0 || lane->scenario->expect != STEPKILL_CLEAN)
         return 1;
     return (count + most - 1) / most | 1; /* odd: steps of loops are often even */
 }
