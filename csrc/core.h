@@ -58,6 +58,9 @@ int core_add_pool(PyObject *module);
 /* Sets the exception for a negative errno of brood, its sentence included, unless one is set.  Returns NULL. */
 PyObject *core_raise(int error);
 
+/* None, or as core_raise when the error is one. */
+PyObject *core_none(int error);
+
 /* The deadline for `timeout` seconds (None: for ever; negative: now).  -1 with an exception. */
 int core_deadline(PyObject *timeout, int64_t *ret_deadline);
 

@@ -34,6 +34,11 @@ PyObject *core_raise(int error)
     return NULL;
 }
 
+PyObject *core_none(int error)
+{
+    return error < 0 ? core_raise(error) : Py_NewRef(Py_None);
+}
+
 static int64_t now_ns(void)
 {
     struct timespec now;

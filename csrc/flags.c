@@ -10,11 +10,6 @@ static PyObject *reduce_plain(PyObject *self, PyObject *unused)
     return core_object_reduce(self, PyTuple_New(0));
 }
 
-static PyObject *none_or_raise(int error)
-{
-    return error < 0 ? core_raise(error) : Py_NewRef(Py_None);
-}
-
 /* ------------------------------------------------------------------------------------------------------ Event ---- */
 
 /* Takes keywords that it does not know, so that a Python subclass may have its own __init__. */
@@ -32,7 +27,7 @@ static PyObject *event_set(PyObject *self, PyObject *unused)
     void *event = core_object_handle(self);
 
     (void)unused;
-    return event != NULL ? none_or_raise(brood_event_set(event)) : NULL;
+    return event != NULL ? core_none(brood_event_set(event)) : NULL;
 }
 
 static PyObject *event_clear(PyObject *self, PyObject *unused)
@@ -40,7 +35,7 @@ static PyObject *event_clear(PyObject *self, PyObject *unused)
     void *event = core_object_handle(self);
 
     (void)unused;
-    return event != NULL ? none_or_raise(brood_event_clear(event)) : NULL;
+    return event != NULL ? core_none(brood_event_clear(event)) : NULL;
 }
 
 static PyObject *event_is_set(PyObject *self, PyObject *unused)
@@ -145,7 +140,7 @@ static PyObject *barrier_abort(PyObject *self, PyObject *unused)
     void *barrier = core_object_handle(self);
 
     (void)unused;
-    return barrier != NULL ? none_or_raise(brood_barrier_abort(barrier)) : NULL;
+    return barrier != NULL ? core_none(brood_barrier_abort(barrier)) : NULL;
 }
 
 static PyObject *barrier_reset(PyObject *self, PyObject *unused)
@@ -153,7 +148,7 @@ static PyObject *barrier_reset(PyObject *self, PyObject *unused)
     void *barrier = core_object_handle(self);
 
     (void)unused;
-    return barrier != NULL ? none_or_raise(brood_barrier_reset(barrier)) : NULL;
+    return barrier != NULL ? core_none(brood_barrier_reset(barrier)) : NULL;
 }
 
 static PyObject *number_or_raise(int number)

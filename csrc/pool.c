@@ -206,17 +206,12 @@ void pool_sweep(struct pool *pool, int all)
     }
 }
 
-static PyObject *none_or_raise(int error)
-{
-    return error < 0 ? core_raise(error) : Py_NewRef(Py_None);
-}
-
 static PyObject *close_pool(PyObject *self, PyObject *unused)
 {
     brood_pool *handle = ((struct pool *)self)->handle;
 
     (void)unused;
-    return none_or_raise(handle != NULL ? brood_pool_close(handle) : 0);
+    return core_none(handle != NULL ? brood_pool_close(handle) : 0);
 }
 
 static PyObject *terminate(PyObject *self, PyObject *unused)
@@ -225,7 +220,7 @@ static PyObject *terminate(PyObject *self, PyObject *unused)
 
     (void)unused;
     ((struct pool *)self)->is_terminated = 1;
-    return none_or_raise(handle != NULL ? brood_pool_terminate(handle) : 0);
+    return core_none(handle != NULL ? brood_pool_terminate(handle) : 0);
 }
 
 static int step_join(void *handle, int64_t deadline)
@@ -341,7 +336,7 @@ static PyObject *dump(PyObject *self, PyObject *descriptor)
     brood_pool *handle = pool_handle((struct pool *)self);
     int fd = handle != NULL ? PyObject_AsFileDescriptor(descriptor) : -1;
 
-    return fd < 0 ? NULL : none_or_raise(brood_pool_dump(handle, fd));
+    return fd < 0 ? NULL : core_none(brood_pool_dump(handle, fd));
 }
 
 struct finish {

@@ -150,16 +150,6 @@ static void tell_start_time(bri_name name)
 }
 
 /* Nobody watches a process that the user forked: what it held is passed on when somebody waits for it, or here, before room runs out. */
-static void report_the_ended(void)
-{
-    for (uint32_t slot = 0; slot < BRI_SLOTS; slot++) {
-        enum bri_slot_state state;
-        bri_name name = bri_roster_name_at(slot, &state);
-        if (state == BRI_SLOT_LIVE && bri_load_relaxed(&bri_slot_of(name)->role) == BRI_ROLE_USER)
-            bri_report_if_ended(name);
-    }
-}
-
 int bri_roster_join(struct bri_identity *identity)
 {
     bri_name name;
@@ -174,7 +164,7 @@ int bri_roster_join(struct bri_identity *identity)
     bri_store_release(&entry->word, make_word(0, bri_epoch_of(name), BRI_SLOT_LIVE));
     bri_store_release(&identity->name, name);
     if ((name & (BRI_SLOTS - 1)) >= BRI_SLOTS / 2)
-        report_the_ended();
+        bri_bury_the_ended();
     return 0;
 }
 

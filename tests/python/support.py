@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Forked children for tests: they run a function and end with 0, or with 1 and a traceback when it raised."""
+import gc
 import os
 import signal
 import sys
@@ -48,3 +49,16 @@ def until(condition, seconds=30):
 def arena_blocks():
     """How many blocks of shared memory are in use."""
     return _core.arena_stats()["used_blocks"]
+
+
+def leaves_nothing(action):
+    """Assert that calling `action` again and again leaves no Python objects and no memory behind."""
+    for _ in range(300):  # caches fill
+        action()
+    gc.collect()
+    objects, blocks = len(gc.get_objects()), sys.getallocatedblocks()
+    for _ in range(300):
+        action()
+    gc.collect()
+    assert len(gc.get_objects()) - objects < 25
+    assert sys.getallocatedblocks() - blocks < 300

@@ -8,7 +8,6 @@ import pickle
 import queue
 import select
 import signal
-import sys
 import threading
 
 import pytest
@@ -17,7 +16,7 @@ import brood
 from brood import _core
 from brood.queues import Empty, Full, JoinableQueue, Queue, SimpleQueue
 
-from support import arena_blocks, child, ended, killed, until
+from support import arena_blocks, child, ended, killed, leaves_nothing, until
 
 ctx = brood.get_context("fork")
 
@@ -484,15 +483,7 @@ class TestLife:
                 things.get()
             pickle.loads(pickle.dumps(things))._reader
 
-        for _ in range(300):  # caches fill
-            round()
-        gc.collect()
-        objects, blocks = len(gc.get_objects()), sys.getallocatedblocks()
-        for _ in range(300):
-            round()
-        gc.collect()
-        assert len(gc.get_objects()) - objects < 25
-        assert sys.getallocatedblocks() - blocks < 300
+        leaves_nothing(round)
 
     def test_threads_of_one_process(self):
         things = ctx.Queue(4)

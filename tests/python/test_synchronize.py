@@ -4,7 +4,6 @@ import gc
 import os
 import pickle
 import signal
-import sys
 import threading
 import time
 
@@ -14,7 +13,7 @@ import brood
 from brood import _core
 from brood.synchronize import SEM_VALUE_MAX, Barrier, Condition, Event, Lock, Semaphore
 
-from support import arena_blocks, child, ended, killed, until
+from support import arena_blocks, child, ended, killed, leaves_nothing, until
 
 ctx = brood.get_context("fork")
 
@@ -606,15 +605,7 @@ class TestLife:
             with pytest.raises(TypeError):
                 lock.acquire(True, "soon")
 
-        for _ in range(300):  # caches fill
-            round()
-        gc.collect()
-        objects, blocks = len(gc.get_objects()), sys.getallocatedblocks()
-        for _ in range(300):
-            round()
-        gc.collect()
-        assert len(gc.get_objects()) - objects < 25
-        assert sys.getallocatedblocks() - blocks < 300
+        leaves_nothing(round)
 
 
 class NamedEvent(Event):
