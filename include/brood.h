@@ -325,7 +325,7 @@ int64_t brood_queue_size(brood_queue *queue);
 int brood_queue_close(brood_queue *queue);
 
 /* A descriptor for poll/select/epoll: readable while the queue has messages or is closed.  A hint: get with BROOD_NOW and poll
- * again on -ETIMEDOUT.  Belongs to the queue and this process; closed by brood_queue_fd_close or at the process's end.
+ * again on -ETIMEDOUT, which means that another process took it.  Belongs to the queue and this process; closed by brood_queue_fd_close or at the process's end.
  * -EMFILE, -ENFILE, -ENOMEM, -EAGAIN: 16 processes have one already, -EINVAL. */
 int brood_queue_fd(brood_queue *queue);
 int brood_queue_fd_close(brood_queue *queue);

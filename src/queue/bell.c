@@ -25,6 +25,11 @@ static struct bri_bell_entry_shm *find(struct bri_bell_shm *bell, bri_name name)
     return NULL;
 }
 
+int bri_bell_is_hung(struct bri_bell_shm *bell)
+{
+    return find(bell, bri_self()) != NULL;
+}
+
 static void disarm(struct bri_bell_shm *bell, uint32_t bit)
 {
     atomic_fetch_and(&bell->armed, ~bit);
@@ -105,7 +110,7 @@ static void ring_self(struct bri_bell_shm *bell)
 
 void bri_bell_quiet(struct bri_bell_shm *bell, bri_bell_is_ready *is_ready, void *argument)
 {
-    if (find(bell, bri_self()) == NULL)
+    if (!bri_bell_is_hung(bell))
         return;
     int saved_errno = errno;
     bri_mutex_lock(&bell->lock); /* against other threads: nobody closes the pipe now */
@@ -194,7 +199,7 @@ int bri_bell_open(struct bri_bell_shm *bell, bri_bell_is_ready *is_ready, void *
 
 void bri_bell_close(struct bri_bell_shm *bell)
 {
-    if (find(bell, bri_self()) == NULL)
+    if (!bri_bell_is_hung(bell))
         return;
     bri_mutex_lock(&bell->lock);
     struct bri_bell_entry_shm *entry = find(bell, bri_self());

@@ -21,6 +21,9 @@
  * Q2 before Q3 and R1 before R2: either the ringer sees the bit, or the poller sees the state of R1 or what follows, and
  * stays readable.  is_ready looks for the state of R1 first and for the thing second.
  *
+ * A poller that was rung at R2 may look before R3.  Who has a bell and finds nothing therefore waits until the state of R1 has ended
+ * and looks once more, before it says that there is nothing: readable means that somebody else took it, or that it is there.
+ *
  * death table
  *   ringer, R1 … R4    no byte, or a byte too many: the poller looks.  What it finds busy it asks about (bri_report_if_ended)
  *   poller             its pipe is gone; mourn frees the entry; ringers find no process or another inode
@@ -58,6 +61,9 @@ int bri_bell_open(struct bri_bell_shm *bell, bri_bell_is_ready *is_ready, void *
 
 /* Closes the calling process's descriptor, if it has one. */
 void bri_bell_close(struct bri_bell_shm *bell);
+
+/* Has the calling process a bell here? */
+int bri_bell_is_hung(struct bri_bell_shm *bell);
 
 /* Q1 … Q3: the calling process looked and found nothing.  Does nothing when it has no bell here. */
 void bri_bell_quiet(struct bri_bell_shm *bell, bri_bell_is_ready *is_ready, void *argument);

@@ -215,6 +215,116 @@ static void killed_producers(void **state)
     assert_int_equal(brood_queue_destroy(queue), 0);
 }
 
+#if defined(BROOD_FAULT_POINTS) && BROOD_FAULT_POINTS
+
+/* A putter that stops between its ring and its commit, until it is told to go on. */
+static void stop_when_rung(const char *point)
+{
+    if (strcmp(point, "queue.put.rung") == 0)
+        raise(SIGSTOP);
+}
+
+static void put_and_stop(brood_queue *queue, void *argument)
+{
+    (void)argument;
+    bri_fault_hook = stop_when_rung;
+    put_x(queue);
+}
+
+static void let_go_on(pid_t pid)
+{
+    assert_int_equal(kill(pid, SIGCONT), 0);
+}
+
+static void kill_it(pid_t pid)
+{
+    assert_int_equal(kill(pid, SIGKILL), 0);
+}
+
+static int size_is_one(brood_queue *queue)
+{
+    return brood_queue_size(queue) == 1;
+}
+
+static int get_gets(brood_queue *queue)
+{
+    return try_get(queue) == 0;
+}
+
+/* Ends the stop once this process has looked and waits: its thread that does so is in the state S. */
+struct ender {
+    pid_t looker, putter;
+    void (*end)(pid_t putter);
+};
+
+static int sleeps(pid_t pid)
+{
+    char path[40], state = 0;
+
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    FILE *stat = fopen(path, "re");
+    if (stat == NULL)
+        return 0;
+    if (fscanf(stat, "%*d (%*[^)]) %c", &state) != 1)
+        state = 0;
+    fclose(stat);
+    return state == 'S';
+}
+
+static void end_the_stop(brood_queue *queue, void *argument)
+{
+    struct ender *ender = argument;
+
+    (void)queue;
+    while (!sleeps(ender->looker))
+        sched_yield();
+    ender->end(ender->putter);
+}
+
+static int sees_it(int (*look)(brood_queue *queue), void (*end)(pid_t putter))
+{
+    brood_queue *queue = new_queue(0, 0);
+    int fd = brood_queue_fd(queue), status;
+
+    struct child putter = start_child(put_and_stop, queue, NULL);
+    assert_int_equal(waitpid(putter.pid, &status, WUNTRACED), putter.pid);
+    assert_true(WIFSTOPPED(status));
+    assert_true(is_readable(fd, NOW));
+    struct ender ender = {getpid(), putter.pid, end};
+    struct child helper = start_child(end_the_stop, queue, &ender);
+    int seen = look(queue);
+    assert_ends_well(&helper);
+    if (end == let_go_on)
+        assert_ends_well(&putter);
+    else
+        end_of(&putter);
+    assert_int_equal(try_get(queue), seen && look == size_is_one ? 0 : -ETIMEDOUT);
+    assert_int_equal(try_get(queue), -ETIMEDOUT);
+    assert_false(is_readable(fd, NOW));
+    assert_int_equal(brood_queue_destroy(queue), 0);
+    return seen;
+}
+
+/* Who was rung finds what it was rung for. */
+static void rung_before_the_commit(void **state)
+{
+    (void)state;
+    assert_true(sees_it(get_gets, let_go_on));
+    assert_true(sees_it(size_is_one, let_go_on));
+    assert_false(sees_it(get_gets, kill_it));
+    assert_false(sees_it(size_is_one, kill_it));
+}
+
+#else
+
+static void rung_before_the_commit(void **state)
+{
+    (void)state;
+    skip(); /* needs -Dfault_points=true */
+}
+
+#endif
+
 /* ---- descriptors ---- */
 
 static void without_descriptors(void **state)
@@ -262,10 +372,15 @@ static void closed_behind_our_back(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(level_semantics),     cmocka_unit_test(closing_makes_readable),
-        cmocka_unit_test(others_ring),         cmocka_unit_test(child_asks_for_itself),
-        cmocka_unit_test(sixteen_at_most),     cmocka_unit_test(killed_producers),
-        cmocka_unit_test(without_descriptors), cmocka_unit_test(closed_behind_our_back),
+        cmocka_unit_test(level_semantics),
+        cmocka_unit_test(closing_makes_readable),
+        cmocka_unit_test(others_ring),
+        cmocka_unit_test(child_asks_for_itself),
+        cmocka_unit_test(sixteen_at_most),
+        cmocka_unit_test(killed_producers),
+        cmocka_unit_test(without_descriptors),
+        cmocka_unit_test(closed_behind_our_back),
+        cmocka_unit_test(rung_before_the_commit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

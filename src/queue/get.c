@@ -177,6 +177,8 @@ static int get_until(struct getting *getting, int64_t deadline)
 {
     int taken = try_get(getting);
 
+    if (taken == 0 && deadline == BROOD_NOW && bri_queue_await_ringer(getting->queue))
+        taken = try_get(getting);
     if (taken == 0) {
         getting->is_waiting = 1;
         taken = bri_queue_wait(getting->queue, &getting->queue->filled, try_get, getting, deadline);

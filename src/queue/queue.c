@@ -166,17 +166,24 @@ int bri_queue_has_room(const struct bri_queue_shm *queue, uint64_t bytes)
 
 /* ---- looking in ---- */
 
+static int64_t count_messages(const struct bri_queue_shm *queue)
+{
+    uint64_t got_messages, put_messages, bytes;
+
+    bri_cursor_read(&queue->got, &got_messages, &bytes);
+    bri_cursor_read(&queue->put, &put_messages, &bytes);
+    return (int64_t)(put_messages - got_messages);
+}
+
 int64_t brood_queue_size(brood_queue *handle)
 {
     struct bri_queue_shm *queue = bri_queue_of(handle);
-    uint64_t got_messages, put_messages, bytes;
     int error = bri_queue_enter(queue);
 
     if (error < 0)
         return error;
-    bri_cursor_read(&queue->got, &got_messages, &bytes);
-    bri_cursor_read(&queue->put, &put_messages, &bytes);
-    return (int64_t)(put_messages - got_messages);
+    int64_t messages = count_messages(queue);
+    return messages == 0 && bri_queue_await_ringer(queue) ? count_messages(queue) : messages;
 }
 
 /* Under put_lock, so that every put is either before it, and seen by who finds the queue closed, or fails. */
@@ -196,6 +203,17 @@ int brood_queue_close(brood_queue *handle)
     bri_event_signal(&queue->filled, INT_MAX);
     bri_event_signal(&queue->drained, INT_MAX);
     return 0;
+}
+
+int bri_queue_await_ringer(struct bri_queue_shm *queue)
+{
+    if (!bri_bell_is_hung(&queue->bell))
+        return 0;
+    if (bri_load_seq_cst(&queue->put_lock.owner) != 0) {
+        bri_mutex_lock(&queue->put_lock);
+        bri_mutex_unlock(&queue->put_lock);
+    }
+    return 1;
 }
 
 /* A holder of put_lock may be between ringing and its commit: see bell.h.  The lock is looked at first. */

@@ -275,6 +275,10 @@ int bri_queue_wait(struct bri_queue_shm *queue, _Atomic uint32_t *event, bri_con
 void bri_queue_pass_on_messages(struct bri_queue_shm *queue);
 void bri_queue_pass_on_room(struct bri_queue_shm *queue);
 
+/* After a look that found nothing: true when it is worth another, since a putter may have rung this process and not have
+ * committed then (bell.h).  Waits for that putter. */
+int bri_queue_await_ringer(struct bri_queue_shm *queue);
+
 /* For the bell: is there something to read, or may there be soon? */
 int bri_queue_is_readable(void *queue);
 
