@@ -433,6 +433,9 @@ typedef struct brood_pool_options {
     uint32_t grace_ms;             /* terminate: from SIGTERM to SIGKILL; default 500 */
     uint32_t in_background;        /* 1: create does not wait until the workers have started */
     const brood_pool_hooks *hooks; /* copied */
+    /* Sent to a worker whose item has to end, grace_ms before SIGTERM; grace_ms after that comes SIGKILL.  For workers with a handler that makes
+     * the function return.  0: begins with SIGTERM. */
+    int soft_signal;
 } brood_pool_options;
 #define BROOD_POOL_OPTIONS(...) (&(const brood_pool_options){sizeof(brood_pool_options), __VA_ARGS__})
 
@@ -454,32 +457,39 @@ int brood_pool_supervise(const brood_pool_ticket *ticket, const brood_pool_optio
 
 /* How one item ended. */
 enum brood_outcome_kind {
-    BROOD_PENDING = 0,  /* not yet */
-    BROOD_VALUE = 1,    /* its result is there */
-    BROOD_ERROR = 2,    /* the function failed: code, text */
-    BROOD_DIED = 3,     /* its worker died: pid, signal or exit_code */
-    BROOD_CANCELLED = 4 /* it was cancelled before it began, or the pool was terminated or broke */
+    BROOD_PENDING = 0,   /* not yet */
+    BROOD_VALUE = 1,     /* its result is there */
+    BROOD_ERROR = 2,     /* the function failed: code, text */
+    BROOD_DIED = 3,      /* its worker died: pid, signal or exit_code */
+    BROOD_CANCELLED = 4, /* it was cancelled, or the pool was terminated or broke */
+    BROOD_TIMED_OUT = 5  /* its time, or that of the whole job, was over: text */
 };
 
 typedef struct brood_outcome {
-    int kind;       /* enum brood_outcome_kind */
-    int code;       /* BROOD_ERROR: the function's own */
-    int pid;        /* BROOD_ERROR and BROOD_DIED: of the worker */
-    int signal;     /* BROOD_DIED: the signal, or 0 */
-    int exit_code;  /* BROOD_DIED: the exit code when signal is 0; -1 when nobody knows */
-    char text[236]; /* BROOD_ERROR: the function's own, cut at 235 bytes; BROOD_DIED: a sentence */
+    int kind;      /* enum brood_outcome_kind */
+    int code;      /* BROOD_ERROR: the function's own */
+    int pid;       /* BROOD_ERROR and BROOD_DIED: of the worker */
+    int signal;    /* BROOD_DIED: the signal, or 0 */
+    int exit_code; /* BROOD_DIED: the exit code when signal is 0; -1 when nobody knows */
+    int attempts;  /* how often it was begun, as far as it has ended or killed a worker */
+    char text
+        [236]; /* BROOD_ERROR: the function's own, cut at 235 bytes; BROOD_DIED, BROOD_TIMED_OUT: a sentence */
 } brood_outcome;
 
 typedef struct brood_map_options {
     size_t size;
     size_t chunk_items; /* items that a worker takes at once; 0: chosen */
+    uint32_t
+        timeout_ms; /* for the whole, from the submission on; what is not done by then is BROOD_TIMED_OUT; 0: none */
+    uint32_t item_timeout_ms; /* for each item, from its beginning on; the others go on; 0: none */
+    uint32_t retries;         /* an item whose worker died is begun again, so often at most; up to 1000 */
 } brood_map_options;
 #define BROOD_MAP_OPTIONS(...) (&(const brood_map_options){sizeof(brood_map_options), __VA_ARGS__})
 
 /* Every submitting function: -EINVAL: a NULL or 0 that may not be, or sizes whose product overflows.  -EFAULT: the function does
  * not lie in a module that was loaded when the pool was created.  -EPERM: not the process that created the pool.  -ESHUTDOWN: the pool is
  * closed.  -ENOTRECOVERABLE: it is broken.  -ENOMEM: arena.  -E2BIG: options.
- * The waiting ones also: -EREMOTEIO: a function failed, -EOWNERDEAD: a worker died, -ECANCELED: the pool was terminated; the sentence
+ * The waiting ones also: -EREMOTEIO: a function failed, -EOWNERDEAD: a worker died, -ETIME: a time-out, -ECANCELED: the pool was terminated; the sentence
  * names the first such item, and all others are done and in `results`; what stands there for an item without a value is unspecified.  How each
  * item ended is told by brood_result_outcome, of the _async forms.
  * thread any · fork owner · signal no · kill atomic */
@@ -514,6 +524,7 @@ typedef struct brood_imap_options {
     size_t size;
     size_t max_items; /* items in flight and results not yet taken; default 4 per worker, at least 8 */
     size_t max_bytes; /* bytes of items in flight; default 64 MiB (one item is always let in) */
+    uint32_t item_timeout_ms, retries; /* as in brood_map_options */
 } brood_imap_options;
 #define BROOD_IMAP_OPTIONS(...) (&(const brood_imap_options){sizeof(brood_imap_options), __VA_ARGS__})
 
@@ -561,6 +572,10 @@ int brood_result_outcome(brood_result *result, size_t index, brood_outcome *ret_
 
 /* Cancels the chunks that no worker has begun, and returns how many items these are. */
 int64_t brood_result_cancel(brood_result *result);
+
+/* And ends what runs: soft_signal, SIGTERM, SIGKILL, grace_ms apart.  Their items are BROOD_CANCELLED, unless they end by themselves
+ * meanwhile; their workers are replaced.  Returns at once (how many items had not begun); brood_result_wait waits for the rest. */
+int64_t brood_result_cancel_running(brood_result *result);
 
 /* A descriptor, readable once the result is ready (or the pool has trouble: then brood_result_wait with BROOD_NOW moves on); the handle's,
  * until destroy.  -EMFILE, -ENFILE, -ENOMEM, -EINVAL. */

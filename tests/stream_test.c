@@ -185,10 +185,10 @@ static void unordered_results_overtake(void **unused)
 
 static void the_window_is_bounded(void **unused)
 {
-    const brood_imap_options windows[] = {{sizeof *windows, 1, 0},
-                                          {sizeof *windows, 5, 0},
-                                          {sizeof *windows, 100, 24},
-                                          {sizeof *windows, 100, 1}};
+    const brood_imap_options windows[] = {{.size = sizeof *windows, .max_items = 1},
+                                          {.size = sizeof *windows, .max_items = 5},
+                                          {.size = sizeof *windows, .max_items = 100, .max_bytes = 24},
+                                          {.size = sizeof *windows, .max_items = 100, .max_bytes = 1}};
     const long bounds[] = {1, 5, 3, 1};
 
     (void)unused;

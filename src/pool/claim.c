@@ -19,9 +19,15 @@ static int try_chunk(struct bri_claim *claim, uint64_t chunk)
     if (bri_load_relaxed(word) != BRI_CHUNK_FREE)
         return 0;
     bri_store_relaxed(claim->progress, UINT64_C(0));                  /* J3 */
-    if (!bri_cas_acq_rel(word, &free, (uint16_t)(claim->worker + 1))) /* J4 */
+    if (!bri_cas_seq_cst(word, &free, (uint16_t)(claim->worker + 1))) /* J4 */
         return 0;
     bri_fault("claim.claimed");
+    if (bri_job_is_stopped(
+            claim
+                ->job)) { /* either this is seen here, or the claim by who looks after the supervisor was rung */
+        bri_store_seq_cst(word, (uint16_t)BRI_CHUNK_CANCELLED);
+        return 0;
+    }
     bri_store_relaxed(&claim->seat->chunk, chunk); /* J5 */
     claim->chunk = chunk;
     return 1;
@@ -132,7 +138,7 @@ int bri_claim_any(void *argument)
     struct bri_claim *claim = argument;
     enum bri_pool_state state = bri_pool_state_of(claim->pool);
 
-    if (state >= BRI_POOL_TERMINATING)
+    if (state >= BRI_POOL_TERMINATING || bri_load_acquire(&claim->seat->verdict) != 0)
         return BRI_LEAVE;
     if (claim->job != NULL) {
         if (try_job(claim))

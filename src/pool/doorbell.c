@@ -2,6 +2,7 @@
 #include "pool/doorbell.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -32,6 +33,14 @@ void bri_doorbell_ring(const struct bri_doorbell *doorbell)
     if (is_ours(doorbell, doorbell->fds[1]) && write(doorbell->fds[1], "", 1) < 0) {
         /* full: it was rung often enough */
     }
+}
+
+void bri_doorbell_ring_or_signal(const struct bri_doorbell *doorbell, pid_t supervisor)
+{
+    if (is_ours(doorbell, doorbell->fds[1]))
+        bri_doorbell_ring(doorbell);
+    else
+        kill(supervisor, SIGUSR1);
 }
 
 void bri_doorbell_drop(struct bri_doorbell *doorbell)

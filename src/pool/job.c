@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "arena/roster.h"
@@ -119,6 +120,10 @@ static void fill(struct bri_job_shm *job, const struct bri_job_wish *wish, const
     job->items_at = base + layout->items;
     job->results_at = wish->results != NULL ? bri_offset_of(wish->results) : base + layout->results;
     job->notify = wish->notify;
+    job->retries = wish->retries;
+    job->timeout_ms = wish->timeout_ms;
+    job->item_timeout_ms = wish->item_timeout_ms;
+    job->deadline = BROOD_FOREVER;
     job->first_index = wish->first_index;
     if (wish->spans != NULL)
         copy_spans(wish, bri_at(job->items_at));
@@ -178,26 +183,75 @@ void bri_job_free(struct bri_job_shm *job)
     bri_heap_free(job);
 }
 
-static uint64_t count_done(struct bri_job_shm *job)
-{
-    uint64_t done = bri_load_seq_cst(&job->cancelled);
+/* --- completion and cancelling --- */
 
-    if (job->chunks == 1)
-        return done + (bri_load_seq_cst(bri_job_chunk(job, 0)) == BRI_CHUNK_DONE);
+static int is_ended(struct bri_job_shm *job, uint64_t chunk)
+{
+    uint16_t word = bri_load_seq_cst(bri_job_chunk(job, chunk));
+
+    return word == BRI_CHUNK_DONE || word == BRI_CHUNK_CANCELLED;
+}
+
+static int are_all_ended(struct bri_job_shm *job)
+{
+    for (uint64_t chunk = 0; chunk < job->chunks; chunk++)
+        if (!is_ended(job, chunk))
+            return 0;
+    return 1;
+}
+
+/* A job that is cancelled meanwhile: whoever cancels looks at the table after that, and whoever is DONE later finds `cancel` set. */
+static int is_counted(struct bri_job_shm *job)
+{
+    uint64_t done = 0;
+
+    if (job->chunks == 1 || bri_load_seq_cst(&job->cancel) != BRI_CANCEL_NONE)
+        return are_all_ended(job);
     for (uint32_t worker = 0; worker < job->workers; worker++)
         done += bri_load_seq_cst(&bri_job_count(job, worker)->word) >> 32;
-    return done;
+    return done == job->chunks;
 }
 
 void bri_job_complete_if_counted(struct bri_job_shm *job)
 {
     uint32_t active = BRI_JOB_ACTIVE;
 
-    if (bri_load_acquire(&job->state) != BRI_JOB_ACTIVE || count_done(job) != job->chunks)
+    if (bri_load_acquire(&job->state) != BRI_JOB_ACTIVE || !is_counted(job))
         return;
     bri_fault("job.counted");
     if (bri_cas_seq_cst(&job->state, &active, (uint32_t)BRI_JOB_COMPLETE))
         bri_job_announce(job);
+}
+
+static uint64_t cancel_chunk(struct bri_job_shm *job, uint64_t chunk)
+{
+    uint16_t free = BRI_CHUNK_FREE;
+
+    if (!bri_cas_seq_cst(bri_job_chunk(job, chunk), &free, (uint16_t)BRI_CHUNK_CANCELLED))
+        return 0;
+    return bri_job_end_item(job, chunk) - bri_job_resume_item(job, chunk);
+}
+
+uint64_t bri_job_cancel(struct bri_job_shm *job, enum bri_job_cancel level)
+{
+    uint32_t seen = bri_load_acquire(&job->cancel);
+    uint64_t items = 0;
+
+    while (seen < (uint32_t)level && !bri_cas_seq_cst(&job->cancel, &seen, (uint32_t)level)) {
+    }
+    bri_fault("job.cancel.raised");
+    for (uint64_t chunk = 0; chunk < job->chunks; chunk++)
+        items += cancel_chunk(job, chunk);
+    bri_job_complete_if_counted(job);
+    return items;
+}
+
+uint64_t bri_job_claim_of(struct bri_job_shm *job, uint32_t worker)
+{
+    for (uint64_t chunk = 0; chunk < job->chunks; chunk++)
+        if (bri_load_acquire(bri_job_chunk(job, chunk)) == worker + 1)
+            return chunk;
+    return BRI_NO_CHUNK;
 }
 
 void bri_job_announce(struct bri_job_shm *job)
@@ -223,6 +277,23 @@ uint64_t bri_job_resume_item(struct bri_job_shm *job, uint64_t chunk)
     return item;
 }
 
+uint32_t bri_job_attempts(struct bri_job_shm *job, uint64_t item, bri_name dead, int *ret_own)
+{
+    uint32_t attempts = 0;
+
+    if (ret_own != NULL)
+        *ret_own = 0;
+    for (bri_offset at = bri_load_acquire(&job->resumes); at != 0;) {
+        const struct bri_resume_shm *resume = bri_at(at);
+        int is_attempt = resume->item == item && resume->dead != 0;
+        attempts += (uint32_t)is_attempt;
+        if (is_attempt && resume->dead == dead && ret_own != NULL)
+            *ret_own = 1;
+        at = resume->next;
+    }
+    return attempts;
+}
+
 struct bri_failure_shm *bri_job_failure(struct bri_job_shm *job, uint64_t item)
 {
     for (bri_offset at = bri_load_acquire(&job->failures); at != 0;) {
@@ -245,11 +316,25 @@ void bri_job_push_failure(struct bri_job_shm *job, struct bri_failure_shm *failu
     bri_block_pass_to_owner(bri_block_of(failure));
 }
 
+/* An item that was not begun when its job was cancelled. */
+static void tell_cancelled(struct bri_job_shm *job, uint64_t item, brood_outcome *outcome)
+{
+    if (bri_load_acquire(&job->cancel) != BRI_CANCEL_TIME) {
+        outcome->kind = BROOD_CANCELLED;
+        return;
+    }
+    outcome->kind = BROOD_TIMED_OUT;
+    snprintf(outcome->text, sizeof outcome->text,
+             "item %llu: not begun when the %u ms of the whole were over",
+             (unsigned long long)(job->first_index + item), job->timeout_ms);
+}
+
 void bri_job_outcome(struct bri_job_shm *job, uint64_t item, brood_outcome *ret_outcome)
 {
     uint64_t chunk = item / job->chunk_items;
     struct bri_failure_shm *failure = bri_job_failure(job, item);
     uint16_t word = bri_load_acquire(bri_job_chunk(job, chunk));
+    uint32_t attempts = bri_job_attempts(job, item, 0, NULL);
 
     *ret_outcome = (brood_outcome){.kind = BROOD_PENDING};
     if (failure != NULL)
@@ -257,7 +342,9 @@ void bri_job_outcome(struct bri_job_shm *job, uint64_t item, brood_outcome *ret_
     else if (word == BRI_CHUNK_DONE || item < bri_job_resume_item(job, chunk))
         ret_outcome->kind = BROOD_VALUE;
     else if (word == BRI_CHUNK_CANCELLED)
-        ret_outcome->kind = BROOD_CANCELLED;
+        tell_cancelled(job, item, ret_outcome);
+    int has_ended = failure != NULL || ret_outcome->kind == BROOD_VALUE;
+    ret_outcome->attempts = (int)attempts + has_ended;
 }
 
 static int is_on(_Atomic bri_offset *list, const void *payload)

@@ -12,7 +12,11 @@
  * chunk word:    FREE ----CAS: the claim names its worker----> w + 1 ----store----> DONE
  *                 | ^                                           |
  *                 | +---- undertaker: what the dead one left ---+
- *                 +--CAS, owner--> CANCELLED
+ *                 +--CAS--> CANCELLED: the owner; once the job's `cancel` is at RUNNING, whoever finds it FREE
+ *
+ * cancel:        NONE → WAITING: what is FREE now is CANCELLED → RUNNING: and nothing of it runs on → TIME: the same, since its time is up
+ *                CAS, upward only.  The supervisor ends what runs (enforce.h).
+ * complete:      cancel NONE: the sum of counts is `chunks`.  Else: each chunk word is DONE or CANCELLED.
  *
  * A worker takes from the near end of its own share, then from the far ends of the others'.  Claim: one CAS, no lock, no system call.
  *
@@ -31,12 +35,15 @@
  *   J1, J2          nothing is claimed: the visit ends
  *   J3 … J5         word names D, P = 0: nothing has run → FREE again
  *   J6              word names D: items before P's are done; if RUNNING, this item's outcome is DIED (once: a failure that the function had
- *                   reported stays); the rest is resumed: a resume record (chunk, next item), then FREE again, or DONE if nothing is left
+ *                   reported stays); the rest is resumed: a resume record (chunk, next item), then FREE again, or DONE if nothing is left.
+ *                   With retries left the item has no outcome yet: an attempt (chunk, the same item, D's name) instead, then FREE again.
+ *                   Had the seat a verdict, the outcome is that of the verdict, and nothing is tried again
  *   J7              the word is DONE, W.chunk = c, but counts[w] does not name c: count it now
  *   J8              counts are right; the undertaker itself looks whether the job is complete
  * A chunk that is FREE again lies behind the cursors of the live workers: the job goes on the pool's list of returns, whose counter says
  * "look again from the start".
  *
+ * In a job whose `cancel` is at RUNNING, read CANCELLED for "FREE again".
  * The undertaker does all this under its lock, and again from the top should it die: each step looks first.
  *
  * Killed owner: the supervisor ends the workers, then the undertaker frees the job, which is tagged with the owner's name.
@@ -50,11 +57,13 @@
 
 enum bri_chunk_word { BRI_CHUNK_FREE = 0, BRI_CHUNK_CANCELLED = 0xfffe, BRI_CHUNK_DONE = 0xffff };
 enum bri_job_state { BRI_JOB_ACTIVE, BRI_JOB_COMPLETE };
+enum bri_job_cancel { BRI_CANCEL_NONE, BRI_CANCEL_WAITING, BRI_CANCEL_RUNNING, BRI_CANCEL_TIME };
 enum {                     /* flags */
        BRI_JOB_BYTES = 1,  /* items and results of differing sizes */
        BRI_JOB_STREAM = 2, /* an item of a stream: may be offered while the pool is closing */
 };
 
+#define BRI_NO_CHUNK   UINT64_MAX
 #define BRI_CHUNKS_MAX (UINT64_C(1) << 31)
 #define BRI_ITEMS_MAX  (UINT64_C(1) << 40)
 
@@ -70,13 +79,17 @@ struct bri_count_shm {
 
 /* field – writer – readers: all but the atomics are the owner's before the job is offered, then nobody's */
 struct bri_job_shm {
-    _Atomic uint32_t state;     /* BRI_JOB_…: whoever counts the last chunk, by CAS */
-    _Atomic uint32_t event;     /* signalled when complete */
-    _Atomic uint32_t cancelled; /* chunks; the owner */
+    _Atomic uint32_t state;  /* BRI_JOB_…: whoever counts the last chunk, by CAS */
+    _Atomic uint32_t event;  /* signalled when complete */
+    _Atomic uint32_t cancel; /* enum bri_job_cancel; owner, supervisor */
     uint32_t flags;
-    uint32_t workers;  /* of the pool: shares */
-    uint32_t number;   /* of the job, modulo 2^22: the upper bits of progress words */
-    uint64_t function; /* same image after fork: its address */
+    uint32_t retries;         /* of an item whose worker died */
+    uint32_t timeout_ms;      /* of the whole: for the sentence */
+    uint32_t item_timeout_ms; /* 0: none */
+    int64_t deadline;         /* of the whole; BROOD_FOREVER: none */
+    uint32_t workers;         /* of the pool: shares */
+    uint32_t number;          /* of the job, modulo 2^22: the upper bits of progress words */
+    uint64_t function;        /* same image after fork: its address */
     uint64_t count, chunk_items, chunks;
     uint64_t item_bytes, result_bytes;
     bri_offset counts_at, table_at, replies_at, items_at, results_at;
@@ -102,6 +115,7 @@ struct bri_resume_shm {
     uint64_t chunk;
     bri_offset next;
     uint64_t item; /* the chunk goes on here */
+    bri_name dead; /* who died in this item, which is to be tried again; else 0 */
 };
 
 static inline _Atomic uint16_t *bri_job_chunk(struct bri_job_shm *job, uint64_t chunk)
@@ -146,6 +160,7 @@ struct bri_job_wish {
     bri_offset notify;
     uint64_t first_index;
     uint32_t workers;
+    uint32_t retries, timeout_ms, item_timeout_ms;
     int is_of_stream; /* may be offered while the pool is closing */
 };
 
@@ -170,11 +185,26 @@ void bri_job_free(struct bri_job_shm *job);
 /* J8, second half; by anybody. */
 void bri_job_complete_if_counted(struct bri_job_shm *job);
 
+/* Raises `cancel` and cancels the FREE chunks: how many items these are.  By the owner, and by the supervisor while it looks. */
+uint64_t bri_job_cancel(struct bri_job_shm *job, enum bri_job_cancel level);
+
+/* Is nothing of it to run any more? */
+static inline int bri_job_is_stopped(struct bri_job_shm *job)
+{
+    return bri_load_seq_cst(&job->cancel) >= BRI_CANCEL_RUNNING;
+}
+
+/* The chunk that the worker has claimed; BRI_NO_CHUNK: none. */
+uint64_t bri_job_claim_of(struct bri_job_shm *job, uint32_t worker);
+
 /* Signals a complete job's waiters and descriptor; the undertaker does it again for a worker that died between COMPLETE and this. */
 void bri_job_announce(struct bri_job_shm *job);
 
 /* Where the chunk begins now: its first item, or behind what a dead worker had done. */
 uint64_t bri_job_resume_item(struct bri_job_shm *job, uint64_t chunk);
+
+/* How often a worker has died in the item, with another try following; `ret_own`, unless NULL: whether `dead` is among them. */
+uint32_t bri_job_attempts(struct bri_job_shm *job, uint64_t item, bri_name dead, int *ret_own);
 
 /* The failure of the item, or NULL. */
 struct bri_failure_shm *bri_job_failure(struct bri_job_shm *job, uint64_t item);

@@ -7,6 +7,7 @@
 #include "arena/roster.h"
 #include "base/check.h"
 #include "base/trace.h"
+#include "pool/enforce.h"
 #include "pool/pool.h"
 #include "sync/event.h"
 
@@ -25,9 +26,21 @@ static uint64_t progress_of(const struct loss *loss)
     return bri_load_acquire(&bri_slot_of(loss->dead)->progress);
 }
 
-static void describe(const struct loss *loss, uint64_t item, brood_outcome *outcome)
+/* Why the item had to end, if it was the supervisor that ended it. */
+static enum bri_verdict verdict_on(const struct loss *loss)
 {
-    item += loss->job->first_index;
+    uint64_t verdict = bri_load_acquire(&loss->seat->verdict);
+
+    if (verdict == 0)
+        return BRI_VERDICT_NONE;
+    if (verdict == progress_of(loss) || bri_job_is_stopped(loss->job))
+        return (enum bri_verdict)bri_load_acquire(&loss->seat->verdict_kind);
+    return BRI_VERDICT_NONE;
+}
+
+/* By the death alone. */
+static void describe_death(const struct loss *loss, uint64_t item, brood_outcome *outcome)
+{
     int status = (int)bri_load_acquire(&bri_slot_of(loss->dead)->end_status);
     int pid = (int)bri_load_relaxed(&loss->seat->pid);
 
@@ -47,6 +60,28 @@ static void describe(const struct loss *loss, uint64_t item, brood_outcome *outc
                  "item %llu: its worker (pid %d) died together with its supervisor", (unsigned long long)item,
                  pid);
     }
+}
+
+/* "it has killed 3 workers" */
+static void add_attempts(const struct loss *loss, uint64_t item, brood_outcome *outcome)
+{
+    uint32_t attempts = bri_job_attempts(loss->job, item, 0, NULL) + 1;
+    size_t length = strlen(outcome->text);
+
+    if (attempts > 1)
+        snprintf(outcome->text + length, sizeof outcome->text - length, "; it has killed %u workers",
+                 attempts);
+}
+
+static void describe(const struct loss *loss, uint64_t item, brood_outcome *outcome)
+{
+    enum bri_verdict verdict = verdict_on(loss);
+
+    describe_death(loss, loss->job->first_index + item, outcome);
+    if (verdict != BRI_VERDICT_NONE)
+        bri_verdict_tell(verdict, loss->job, item, outcome);
+    else
+        add_attempts(loss, item, outcome);
 }
 
 /* The block in reserve becomes the undertaker's and is bound for the job: if this undertaker dies, settle finds it in the seat or on the list. */
@@ -103,15 +138,19 @@ static void record_death(struct loss *loss, uint64_t item)
     bri_store_release(&loss->seat->spare_failure, UINT64_C(0));
 }
 
-static void record_resume(struct loss *loss, uint64_t item)
+/* `tried`: 0, or the dead's name: the item itself is to be tried again. */
+static void record_resume(struct loss *loss, uint64_t item, bri_name tried)
 {
-    if (already_pushed(&loss->job->resumes, &loss->seat->spare_resume) ||
-        bri_job_resume_item(loss->job, loss->chunk) >= item)
+    int is_recorded = bri_job_resume_item(loss->job, loss->chunk) >= item;
+
+    if (tried != 0)
+        bri_job_attempts(loss->job, item, tried, &is_recorded);
+    if (already_pushed(&loss->job->resumes, &loss->seat->spare_resume) || is_recorded)
         return;
     struct bri_resume_shm *resume = take_spare(loss, &loss->seat->spare_resume);
     if (resume == NULL)
         return;
-    *resume = (struct bri_resume_shm){.chunk = loss->chunk, .item = item};
+    *resume = (struct bri_resume_shm){.chunk = loss->chunk, .item = item, .dead = tried};
     push(&loss->job->resumes, &resume->next, bri_offset_of(resume));
     bri_fault("mourn.resume.pushed");
     bri_store_release(&loss->seat->spare_resume, UINT64_C(0));
@@ -127,21 +166,48 @@ static void count_chunk(struct loss *loss)
         bri_store_seq_cst(count, ((word >> 32) + 1) << 32 | (loss->chunk + 1));
 }
 
+/* Is the item that the dead one was running to be tried again?  Once an undertaker has counted this death among the attempts, yes. */
+static int is_retried(const struct loss *loss, uint64_t item)
+{
+    int is_counted;
+    uint32_t attempts = bri_job_attempts(loss->job, item, loss->dead, &is_counted);
+
+    if (is_counted)
+        return 1;
+    return attempts < loss->job->retries && verdict_on(loss) == BRI_VERDICT_NONE &&
+           !bri_job_is_stopped(loss->job) && bri_job_failure(loss->job, item) == NULL &&
+           bri_load_acquire(&loss->seat->spare_resume) != 0;
+}
+
+/* Notes what the dead one's progress word says, and returns the item with which the chunk goes on. */
+static uint64_t record_progress(struct loss *loss, uint64_t progress)
+{
+    uint64_t item = (progress & (((uint64_t)1 << BRI_PROGRESS_JOB_SHIFT) - 1)) >> 1;
+    bri_name tried = 0;
+
+    if ((progress & BRI_PROGRESS_RUNNING) && is_retried(loss, item))
+        tried = loss->dead;
+    else if (progress & BRI_PROGRESS_RUNNING)
+        record_death(loss, item++);
+    record_resume(loss, item, tried);
+    return item;
+}
+
 /* The chunk is claimed by the dead: keep what is done, note what died, give the rest back. */
 static void return_chunk(struct loss *loss)
 {
     _Atomic uint16_t *word = bri_job_chunk(loss->job, loss->chunk);
-    uint64_t progress = progress_of(loss), next = bri_job_resume_item(loss->job, loss->chunk);
+    uint64_t progress = progress_of(loss);
+    uint64_t next =
+        progress != 0 ? record_progress(loss, progress) : bri_job_resume_item(loss->job, loss->chunk);
 
-    if (progress != 0) {
-        next = (progress & (((uint64_t)1 << BRI_PROGRESS_JOB_SHIFT) - 1)) >> 1;
-        if (progress & BRI_PROGRESS_RUNNING)
-            record_death(loss, next++);
-        record_resume(loss, next);
-    }
     if (next < bri_job_end_item(loss->job, loss->chunk)) {
         bri_store_release(&loss->seat->chunk, BRI_NO_CHUNK); /* whoever is DONE with it next has it counted */
         bri_store_seq_cst(word, (uint16_t)BRI_CHUNK_FREE);
+        bri_fault("mourn.chunk.free");
+        if (bri_job_is_stopped(
+                loss->job)) /* after FREE: either who stopped it finds it so, or we find it stopped */
+            bri_job_cancel(loss->job, BRI_CANCEL_RUNNING);
         return;
     }
     bri_store_release(&loss->seat->chunk, loss->chunk);
@@ -150,15 +216,10 @@ static void return_chunk(struct loss *loss)
     count_chunk(loss);
 }
 
-/* From the chunk the worker said it was at: it is there, or it had just claimed another. */
 static int find_claim(struct loss *loss)
 {
-    for (uint64_t chunk = 0; chunk < loss->job->chunks; chunk++)
-        if (bri_load_acquire(bri_job_chunk(loss->job, chunk)) == loss->worker + 1) {
-            loss->chunk = chunk;
-            return 1;
-        }
-    return 0;
+    loss->chunk = bri_job_claim_of(loss->job, loss->worker);
+    return loss->chunk != BRI_NO_CHUNK;
 }
 
 /* A complete job is of no use on the list.  The owner may free it under this look: then its entry is 0 already, and the CAS fails. */

@@ -238,7 +238,7 @@ static int signal_supervisor(brood_pool *pool, int signal)
     return kill((pid_t)bri_roster_pid_of(supervisor), signal) < 0 ? -errno : 0;
 }
 
-static void ring_supervisor(brood_pool *pool)
+void bri_pool_ring_supervisor(brood_pool *pool)
 {
     if (signal_supervisor(pool, SIGUSR1) == -EPERM)
         bri_doorbell_ring(&pool->doorbell);
@@ -320,6 +320,9 @@ static int check_options(const brood_pool_options *options, brood_pool_options *
         int cpus = brood_cpu_count();
         ret_options->workers = cpus > WORKERS_MAX ? WORKERS_MAX : (uint32_t)cpus;
     }
+    if (ret_options->soft_signal < 0 || ret_options->soft_signal > SIGRTMAX)
+        return bri_fail(EINVAL, "options->soft_signal is %d: no signal has that number",
+                        ret_options->soft_signal);
     if (ret_options->grace_ms == 0)
         ret_options->grace_ms = GRACE_MS;
     return 0;
@@ -342,6 +345,7 @@ static int make_shared(brood_pool *pool)
     pool->shared->owner = bri_self();
     pool->shared->workers = options->workers;
     pool->shared->grace_ms = options->grace_ms;
+    pool->shared->soft_signal = options->soft_signal;
     pool->shared->tasks_per_worker = options->tasks_per_worker;
     pool->shared->seats_at = base + seats;
     pool->shared->returns_at = base + returns;
@@ -363,7 +367,7 @@ static int have_all_started(void *argument)
 static int interrupt(brood_pool *pool)
 {
     bri_pool_advance(pool->shared, BRI_POOL_TERMINATING);
-    ring_supervisor(pool);
+    bri_pool_ring_supervisor(pool);
     return bri_fail_wait(-EINTR, "the workers have not started yet");
 }
 
@@ -498,7 +502,7 @@ int brood_pool_close(brood_pool *pool)
     if (error < 0)
         return error;
     bri_pool_advance(pool->shared, BRI_POOL_CLOSING);
-    ring_supervisor(pool);
+    bri_pool_ring_supervisor(pool);
     return 0;
 }
 
@@ -509,7 +513,7 @@ int brood_pool_terminate(brood_pool *pool)
     if (error < 0)
         return error;
     bri_pool_advance(pool->shared, BRI_POOL_TERMINATING);
-    ring_supervisor(pool);
+    bri_pool_ring_supervisor(pool);
     signal_supervisor(pool, SIGCONT); /* a stopped one is to notice */
     return 0;
 }

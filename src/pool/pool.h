@@ -19,6 +19,8 @@
  *       else it waits in limbo
  * Either the worker sees the entry gone (or head beyond it), or the owner sees the visit (both sequentially consistent).
  *
+ * The supervisor's looks at jobs (deadlines, cancels) are visits too: `looking` for `visiting`, and the entry in question for the ring's.
+ *
  * returns:   jobs with chunks that a dead worker gave back; `again` + 1 after each.  Written by the undertaker, emptied of complete jobs by the
  *            undertaker and by the owner when it frees a job.
  *
@@ -58,15 +60,19 @@ enum bri_pool_reason {
 
 #define BRI_RING        (UINT64_C(1) << 16)
 #define BRI_VISIT_VALID UINT64_C(1) /* block offsets are multiples of 64 */
-#define BRI_NO_CHUNK    UINT64_MAX
-#define BRI_RETURNS     1024u          /* jobs that have lost a worker and are not complete, at once */
-enum { BRI_INITIALIZER_FAILED = 120 }; /* exit code between worker and supervisor */
+#define BRI_RETURNS     1024u       /* jobs that have lost a worker and are not complete, at once */
+enum {                              /* exit codes between worker and supervisor */
+       BRI_INITIALIZER_FAILED = 120,
+       BRI_CONDEMNED = 122, /* it has ended the item that it was told to, and so itself */
+};
 
 /* Two cache lines: what the worker writes at every chunk, and the rest. */
 struct bri_seat_shm {
     _Alignas(BRI_CACHE_LINE) _Atomic uint64_t visiting; /* the worker; 0 by the undertaker */
     _Atomic uint64_t chunk;                             /* the worker */
     _Atomic uint64_t items; /* that this seat's workers have finished, all in all; the worker */
+    _Atomic int64_t
+        ends_at; /* when the item that runs is to end, BROOD_FOREVER; the worker, before the item is RUNNING */
     _Alignas(BRI_CACHE_LINE) _Atomic bri_name name; /* the supervisor, before the fork */
     _Atomic int32_t pid;      /* the supervisor and the worker, whoever comes to it first */
     _Atomic uint32_t started; /* the worker: 1 once its initializer is through */
@@ -74,6 +80,13 @@ struct bri_seat_shm {
     _Atomic bri_offset
         spare_failure; /* for the outcome DIED: the supervisor fills it, the undertaker takes it */
     _Atomic bri_offset spare_resume;
+    _Atomic uint64_t
+        verdict; /* progress word of the item that has to end, see enforce.h; the supervisor, while the worker is stopped */
+    _Atomic uint32_t verdict_kind; /* enum bri_verdict; before it */
+    uint32_t phase;                /* of its end, enum bri_phase; the supervisor's own, as the next three */
+    int64_t phase_ends;
+    uint64_t looked_at; /* the job in whose cause it was stopped last, and found without a claim */
+    uint32_t looked_at_number;
     uint64_t born_ns, items_at_birth; /* the supervisor's own */
     uint32_t is_closed;               /* the supervisor's own: its worker left since nothing more was to do */
 };
@@ -85,6 +98,7 @@ struct bri_return_shm {
 struct bri_pool_shm {
     bri_name owner;
     uint32_t workers, grace_ms, tasks_per_worker;
+    int soft_signal; /* before SIGTERM; 0: none */
     bri_offset seats_at, ring_at, returns_at;
     _Atomic uint32_t state;       /* above; by CAS, forward only */
     _Atomic uint32_t reason;      /* supervisor or owner, before BROKEN */
@@ -100,7 +114,11 @@ struct bri_pool_shm {
         open_streams; /* the owner: imaps whose iterator may give further items; a closed pool waits for them */
     _Atomic uint32_t finished; /* event: signalled when a job is complete */
     _Alignas(BRI_CACHE_LINE) _Atomic uint64_t tail;
-    _Alignas(BRI_CACHE_LINE) _Atomic uint64_t again; /* the undertaker */
+    _Alignas(BRI_CACHE_LINE) _Atomic uint64_t again;   /* the undertaker */
+    _Alignas(BRI_CACHE_LINE) _Atomic int64_t wakes_at; /* the supervisor sleeps until then; see enforce.h */
+    _Atomic int64_t
+        alarm_at; /* a job's deadline comes no earlier: CAS, downward by the owner, anew by the supervisor */
+    _Atomic bri_offset looking; /* job that the supervisor looks at: a visit as those of the seats are (F2) */
 };
 
 static inline struct bri_seat_shm *bri_pool_seat(struct bri_pool_shm *pool, uint32_t index)
@@ -138,9 +156,9 @@ struct brood_pool {
     bri_name owner;
     _Atomic uint32_t references; /* the handle, results, streams */
     _Atomic uint32_t is_destroyed;
-    pthread_mutex_t lock; /* threads of the owner: submitting, limbo, restarting the supervisor */
-    int supervisor_fd;    /* pidfd of the supervisor */
-    struct bri_doorbell doorbell;
+    pthread_mutex_t lock;         /* threads of the owner: submitting, limbo, restarting the supervisor */
+    int supervisor_fd;            /* pidfd of the supervisor */
+    struct bri_doorbell doorbell; /* its workers have it too */
     uint32_t supervisor_restarts, failed_starts; /* those that ended before they had begun, in a row */
     struct bri_modules modules;                  /* where functions may lie */
     brood_pool_options options;
@@ -163,6 +181,9 @@ void bri_pool_drop(brood_pool *pool);
 
 /* The pool can get no further: ENDED, BROKEN with no worker left.  Also starts a new supervisor when the old one has died.  For conditions. */
 int bri_pool_is_over(brood_pool *pool);
+
+/* Has it look at its pool now. */
+void bri_pool_ring_supervisor(brood_pool *pool);
 
 /* Asks the kernel after the supervisor, as nobody else watches it: for waits, now and then. */
 void bri_pool_look_after(brood_pool *pool);
@@ -200,13 +221,14 @@ struct bri_claim {
     struct bri_seat_shm *seat;
     _Atomic uint64_t *progress;
     uint32_t worker;
-    struct bri_job_shm *job; /* the job being visited, or NULL */
-    uint64_t chunk;          /* the chunk claimed */
-    uint64_t index;          /* where the visit is: of the ring */
-    uint64_t own_next;       /* next chunk of the own share to try */
-    uint32_t victim;         /* whose share is being taken from */
-    uint64_t victim_left;    /* chunks of it still to be tried, from its far end */
-    uint64_t seen_again;     /* returns looked through at this count */
+    struct bri_job_shm *job;             /* the job being visited, or NULL */
+    uint64_t chunk;                      /* the chunk claimed */
+    uint64_t index;                      /* where the visit is: of the ring */
+    uint64_t own_next;                   /* next chunk of the own share to try */
+    uint32_t victim;                     /* whose share is being taken from */
+    uint64_t victim_left;                /* chunks of it still to be tried, from its far end */
+    uint64_t seen_again;                 /* returns looked through at this count */
+    const struct bri_doorbell *doorbell; /* the supervisor's */
 };
 enum { BRI_CLAIMED = 1, BRI_LEAVE = 2 };
 /* A condition for bri_wait: BRI_CLAIMED, BRI_LEAVE, or 0. */

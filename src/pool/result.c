@@ -184,8 +184,30 @@ static int fail_as(brood_result *result, uint64_t item)
     outcome_of(result, item, &outcome);
     if (outcome.kind == BROOD_DIED)
         return bri_fail(EOWNERDEAD, "%s", outcome.text);
+    if (outcome.kind == BROOD_TIMED_OUT || outcome.kind == BROOD_CANCELLED)
+        return bri_fail(outcome.kind == BROOD_TIMED_OUT ? ETIME : ECANCELED, "%s", outcome.text);
     return bri_fail(EREMOTEIO, "item %llu: the function failed with %d: %s", (unsigned long long)item,
                     outcome.code, outcome.text);
+}
+
+static int has_cancelled_chunk(struct bri_job_shm *job)
+{
+    for (uint64_t chunk = 0; chunk < job->chunks; chunk++)
+        if (bri_load_acquire(bri_job_chunk(job, chunk)) == BRI_CHUNK_CANCELLED)
+            return 1;
+    return 0;
+}
+
+/* Nothing has failed; was there something left to be cancelled, when it was cancelled? */
+static int fail_as_cancelled(struct bri_job_shm *job)
+{
+    uint32_t cancel = bri_load_acquire(&job->cancel);
+
+    if (cancel == BRI_CANCEL_NONE || !has_cancelled_chunk(job))
+        return 0;
+    return cancel == BRI_CANCEL_TIME
+               ? bri_fail(ETIME, "items were not done when the %u ms of the whole were over", job->timeout_ms)
+               : bri_fail(ECANCELED, "items of this job were cancelled");
 }
 
 /* Complete: the first failure; cancelled items; else all is well.  Not complete: the pool's trouble. */
@@ -199,9 +221,7 @@ static int conclude(brood_result *result)
     }
     if (failed != UINT64_MAX)
         return fail_as(result, failed);
-    if (bri_load_relaxed(&result->job->cancelled) != 0)
-        return bri_fail(ECANCELED, "items of this job were cancelled");
-    return 0;
+    return fail_as_cancelled(result->job);
 }
 
 int brood_result_successful(brood_result *result)
@@ -217,7 +237,8 @@ int brood_result_successful(brood_result *result)
 static void copy_results(struct bri_job_shm *job, char *results)
 {
     memcpy(results, bri_at(job->results_at), job->count * job->result_bytes);
-    for (uint64_t chunk = 0; chunk < job->chunks && bri_load_relaxed(&job->cancelled) != 0; chunk++) {
+    for (uint64_t chunk = 0; chunk < job->chunks && bri_load_relaxed(&job->cancel) != BRI_CANCEL_NONE;
+         chunk++) {
         if (bri_load_relaxed(bri_job_chunk(job, chunk)) != BRI_CHUNK_CANCELLED)
             continue;
         uint64_t begin = bri_job_resume_item(job, chunk), end = bri_job_end_item(job, chunk);
@@ -300,25 +321,25 @@ int brood_result_bytes(brood_result *result, size_t index, brood_message *ret_re
     return 0;
 }
 
-static uint64_t cancel_chunk(struct bri_job_shm *job, uint64_t chunk)
+static int64_t cancel(brood_result *result, enum bri_job_cancel level)
 {
-    uint16_t free = BRI_CHUNK_FREE;
+    int error = bri_result_check(result);
 
-    if (!bri_cas_seq_cst(bri_job_chunk(job, chunk), &free, (uint16_t)BRI_CHUNK_CANCELLED))
-        return 0;
-    bri_add_acq_rel(&job->cancelled, 1u);
-    return bri_job_end_item(job, chunk) - bri_job_resume_item(job, chunk);
+    return error < 0 ? error : (int64_t)bri_job_cancel(result->job, level);
 }
 
 int64_t brood_result_cancel(brood_result *result)
 {
-    int64_t cancelled = bri_result_check(result);
+    return cancel(result, BRI_CANCEL_WAITING);
+}
 
-    for (uint64_t chunk = 0; cancelled >= 0 && chunk < result->job->chunks; chunk++)
-        cancelled += (int64_t)cancel_chunk(result->job, chunk);
-    if (cancelled > 0)
-        bri_job_complete_if_counted(result->job);
-    return cancelled;
+int64_t brood_result_cancel_running(brood_result *result)
+{
+    int64_t items = cancel(result, BRI_CANCEL_RUNNING);
+
+    if (items >= 0 && !bri_result_is_ready(result))
+        bri_pool_ring_supervisor(result->pool);
+    return items;
 }
 
 int brood_result_destroy(brood_result *result)

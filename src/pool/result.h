@@ -33,6 +33,9 @@ int bri_result_is_ready(brood_result *result);
 
 /* One item of a stream, the index-th: a job of its own, also while the pool is closing; see pool.h. */
 int bri_pool_submit_flight(brood_pool *pool, brood_function *function, const brood_message *item,
-                           uint64_t index, brood_result **ret_result);
+                           uint64_t index, const brood_imap_options *options, brood_result **ret_result);
+
+/* 0; -EINVAL, naming options->retries. */
+int bri_check_retries(uint32_t retries);
 
 #endif

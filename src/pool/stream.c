@@ -75,7 +75,7 @@ static int launch(brood_stream *stream)
     if (flight == NULL)
         return bri_fail(ENOMEM, "no memory for the stream's window");
     int error = bri_pool_submit_flight(stream->pool, stream->function, &stream->pending, stream->next_index,
-                                       &flight->result);
+                                       &stream->options, &flight->result);
     if (error < 0) {
         free(flight);
         return error;
@@ -233,6 +233,8 @@ static int imap(brood_pool *pool, brood_function *function, brood_iterator *next
     if (next == NULL || ret_stream == NULL)
         return bri_fail(EINVAL, "%s is NULL", next == NULL ? "next" : "ret_stream");
     error = bri_options_take(options, &known, sizeof known, "options");
+    if (error == 0)
+        error = bri_check_retries(known.retries);
     if (error < 0)
         return error;
     brood_stream *stream = make(pool, function, next, argument, &known);

@@ -9,11 +9,12 @@
 #include "base/options.h"
 #include "base/time.h"
 #include "base/trace.h"
+#include "pool/enforce.h"
 #include "pool/pool.h"
 #include "pool/result.h"
 #include "sync/event.h"
 
-enum { SLICE_MS = 100, LIMBO_STEP = 64, LIMBO_LOOKS = 2, JOB_NUMBER_BITS = 22 };
+enum { SLICE_MS = 100, LIMBO_STEP = 64, LIMBO_LOOKS = 2, JOB_NUMBER_BITS = 22, RETRIES_MAX = 1000 };
 
 /* --- offer and take back --- */
 
@@ -46,6 +47,7 @@ int bri_pool_offer(brood_pool *pool, struct bri_job_shm *job, uint64_t *ret_inde
 {
     struct bri_pool_shm *shared = pool->shared;
     uint64_t chunks = job->chunks;
+    int64_t deadline = BROOD_FOREVER;
 
     pthread_mutex_lock(&pool->lock);
     int error = wait_for_room(pool);
@@ -56,11 +58,15 @@ int bri_pool_offer(brood_pool *pool, struct bri_job_shm *job, uint64_t *ret_inde
         uint64_t tail = bri_load_relaxed(&shared->tail);
         job->number = (bri_load_relaxed(&shared->next_number) + 1) & ((1u << JOB_NUMBER_BITS) - 1);
         bri_store_relaxed(&shared->next_number, job->number);
+        if (job->timeout_ms != 0)
+            job->deadline = deadline = bri_after_ns(job->timeout_ms * BRI_NS_PER_MS);
         bri_store_release(bri_pool_ring(shared, tail), bri_offset_of(job));
         bri_store_seq_cst(&shared->tail, tail + 1);
         *ret_index = tail;
     }
     pthread_mutex_unlock(&pool->lock);
+    if (error == 0 && deadline != BROOD_FOREVER && bri_enforce_set_alarm(shared, deadline))
+        bri_pool_ring_supervisor(pool);
     if (error == 0)
         bri_event_signal(&shared->work, chunks < shared->workers ? (int)chunks : INT_MAX);
     return error;
@@ -71,7 +77,8 @@ static int is_visited(struct bri_pool_shm *shared, struct bri_job_shm *job)
     for (uint32_t i = 0; i < shared->workers; i++)
         if ((bri_load_seq_cst(&bri_pool_seat(shared, i)->visiting) & ~BRI_VISIT_VALID) == bri_offset_of(job))
             return 1;
-    return 0;
+    return bri_load_seq_cst(&shared->looking) == bri_offset_of(job) &&
+           bri_pool_state_of(shared) < BRI_POOL_BROKEN;
 }
 
 static void withdraw(struct bri_pool_shm *shared, struct bri_job_shm *job, uint64_t index)
@@ -239,6 +246,15 @@ static int submit(brood_pool *pool, struct bri_job_wish *wish, brood_result **re
     return 0;
 }
 
+static int take_options(struct bri_job_wish *wish, const brood_map_options *options)
+{
+    wish->chunk_items = options->chunk_items;
+    wish->timeout_ms = options->timeout_ms;
+    wish->item_timeout_ms = options->item_timeout_ms;
+    wish->retries = options->retries;
+    return bri_check_retries(options->retries);
+}
+
 static int submit_map(brood_pool *pool, struct bri_job_wish *wish, const brood_map_options *options,
                       brood_result **ret_result)
 {
@@ -251,8 +267,7 @@ static int submit_map(brood_pool *pool, struct bri_job_wish *wish, const brood_m
         error = bri_options_take(options, &known, sizeof known, "options");
     if (error < 0)
         return error;
-    wish->chunk_items = known.chunk_items;
-    return submit(pool, wish, ret_result);
+    return take_options(wish, &known) < 0 ? -EINVAL : submit(pool, wish, ret_result);
 }
 
 int brood_pool_map_async(brood_pool *pool, brood_function *function, const void *items, size_t item_bytes,
@@ -314,10 +329,19 @@ static int check_spans(const brood_message *items, size_t count)
     return 0;
 }
 
+int bri_check_retries(uint32_t retries)
+{
+    return retries <= RETRIES_MAX
+               ? 0
+               : bri_fail(EINVAL, "options->retries is %u: at most %d", retries, RETRIES_MAX);
+}
+
 int bri_pool_submit_flight(brood_pool *pool, brood_function *function, const brood_message *item,
-                           uint64_t index, brood_result **ret_result)
+                           uint64_t index, const brood_imap_options *options, brood_result **ret_result)
 {
     struct bri_job_wish wish = {.function = function,
+                                .item_timeout_ms = options->item_timeout_ms,
+                                .retries = options->retries,
                                 .spans = item,
                                 .count = 1,
                                 .chunk_items = 1,
@@ -341,6 +365,5 @@ int brood_pool_map_bytes_async(brood_pool *pool, brood_function *function, const
         error = bri_options_take(options, &known, sizeof known, "options");
     if (error < 0)
         return error;
-    wish.chunk_items = known.chunk_items;
-    return submit(pool, &wish, ret_result);
+    return take_options(&wish, &known) < 0 ? -EINVAL : submit(pool, &wish, ret_result);
 }

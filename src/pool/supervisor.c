@@ -9,6 +9,7 @@
  *   RUNNING       start another           start another; or give up      -                      kill all, end
  *   CLOSING       -, end after the last   start another; or give up      -                      kill all, end
  *   TERMINATING   -, end after the last   -, end after the last          SIGTERM, then SIGKILL  kill all, end
+ * Until TERMINATING it also ends tasks that are past their time or cancelled: enforce.h.
  *
  * give up: see `is_hopeless`.  end: kills what the workers have left behind, says ENDED or BROKEN.
  */
@@ -27,6 +28,7 @@
 #include "base/time.h"
 #include "base/trace.h"
 #include "plat/process.h"
+#include "pool/enforce.h"
 #include "pool/pool.h"
 #include "proc/child.h"
 #include "sync/event.h"
@@ -88,7 +90,6 @@ static _Noreturn void be_worker(struct supervisor *supervisor, uint32_t index, b
         close(supervisor->owner);
     if (supervisor->pool->supervisor_fd >= 0)
         close(supervisor->pool->supervisor_fd);
-    bri_doorbell_drop(&supervisor->pool->doorbell);
     prepare_signals_of_worker();
     detach_input();
     bri_child_begin(name, supervisor->pid, 1, &supervisor->pool->mask);
@@ -126,6 +127,7 @@ static int try_to_start(struct supervisor *supervisor, uint32_t index)
     bri_store_relaxed(&seat->started, 0u);
     bri_store_relaxed(&seat->visiting, UINT64_C(0));
     bri_store_relaxed(&seat->chunk, BRI_NO_CHUNK);
+    bri_enforce_reset(seat);
     seat->born_ns = (uint64_t)bri_now_ns();
     seat->items_at_birth = bri_load_relaxed(&seat->items);
     bri_store_release(&seat->name, name);
@@ -210,6 +212,7 @@ static void worker_ended(struct supervisor *supervisor, uint32_t index, int stat
     bri_name name = bri_load_relaxed(&seat->name);
     /* No name: an undertaking of ours has met this death before, and has passed on what the worker had. */
     int was_running = name == 0 || bri_load_acquire(&bri_slot_of(name)->progress) & BRI_PROGRESS_RUNNING;
+    int is_ours = seat->phase != BRI_PHASE_CALM; /* it died of what we did to it */
     int left = status == 0 && bri_load_acquire(&seat->visiting) == 0 && bri_load_relaxed(&seat->started);
 
     bri_trace("supervisor: worker %u (pid %d) %s, %d", index, (int)bri_load_relaxed(&seat->pid),
@@ -228,7 +231,7 @@ static void worker_ended(struct supervisor *supervisor, uint32_t index, int stat
     bri_store_relaxed(&seat->deaths, bri_load_relaxed(&seat->deaths) + 1);
     if (status == BRI_INITIALIZER_FAILED && !bri_load_relaxed(&seat->started))
         give_up(supervisor, BRI_REASON_INITIALIZER, 0);
-    else if (is_hopeless(supervisor, seat, was_running))
+    else if (is_hopeless(supervisor, seat, was_running || is_ours))
         give_up(supervisor, BRI_REASON_DEATHS, status);
 }
 
@@ -315,6 +318,7 @@ static void await_end_of(bri_name name)
 
 void bri_pool_bury_workers(struct bri_pool_shm *shared)
 {
+    bri_store_release(&shared->looking, (bri_offset)0);
     for (uint32_t i = 0; i < shared->workers; i++) {
         struct bri_seat_shm *seat = bri_pool_seat(shared, i);
         bri_name name = bri_load_acquire(&seat->name);
@@ -340,21 +344,32 @@ static void terminate(struct supervisor *supervisor)
     }
 }
 
-static int time_to_sleep_ms(const struct supervisor *supervisor, enum bri_pool_state state)
+static int64_t time_to_wake(const struct supervisor *supervisor, enum bri_pool_state state)
 {
-    if (state == BRI_POOL_TERMINATING) {
-        int64_t left = (supervisor->kill_at - bri_now_ns()) / BRI_NS_PER_MS + 1;
-        return left < RETRY_MS ? RETRY_MS : (int)bri_earlier(left, INT_MAX);
-    }
-    return supervisor->unstarted > 0 ? RETRY_MS : -1;
+    int64_t retry = bri_after_ns(RETRY_MS * BRI_NS_PER_MS);
+
+    if (state >= BRI_POOL_TERMINATING)
+        return supervisor->kill_at > retry ? supervisor->kill_at : retry;
+    return bri_enforce_prepare_sleep(supervisor->shared, supervisor->unstarted > 0 ? retry : BROOD_FOREVER);
+}
+
+static int time_to_sleep_ms(int64_t until)
+{
+    int64_t left = until - bri_now_ns();
+
+    if (until == BROOD_FOREVER)
+        return -1;
+    return left <= 0 ? 0 : (int)bri_earlier((left - 1) / BRI_NS_PER_MS + 1, INT_MAX);
 }
 
 static void turn(struct supervisor *supervisor)
 {
     reap(supervisor);
     enum bri_pool_state state = bri_pool_state_of(supervisor->shared);
-    if (state < BRI_POOL_TERMINATING)
+    if (state < BRI_POOL_TERMINATING) {
         start_missing(supervisor);
+        bri_enforce(supervisor->shared, bri_now_ns());
+    }
     state = bri_pool_state_of(supervisor->shared);
     if (state >= BRI_POOL_TERMINATING)
         terminate(supervisor);
@@ -364,7 +379,7 @@ static void turn(struct supervisor *supervisor)
         {supervisor->signals, POLLIN, 0},
         {supervisor->owner, POLLIN, 0},
         {supervisor->pool->doorbell.fds[0], POLLIN, 0}}; /* a negative descriptor is left out */
-    poll(fds, 3, time_to_sleep_ms(supervisor, state));
+    poll(fds, 3, time_to_sleep_ms(time_to_wake(supervisor, state)));
     bri_signal_drain(supervisor->signals);
     if (fds[2].revents != 0)
         bri_doorbell_drain(&supervisor->pool->doorbell);

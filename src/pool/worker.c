@@ -9,17 +9,23 @@
 #include "arena/roster.h"
 #include "base/check.h"
 #include "base/error.h"
+#include "base/time.h"
 #include "base/trace.h"
+#include "pool/enforce.h"
 #include "pool/pool.h"
 #include "proc/child.h"
 #include "sync/event.h"
 
 struct brood_task {
     struct bri_job_shm *job;
+    struct bri_seat_shm *seat;
+    brood_pool *pool;
     uint64_t index;
+    uint64_t progress; /* while it runs */
     size_t item_bytes;
     uint32_t worker;
     int failed;
+    int is_condemned;      /* it has to end, and the worker with it */
     brood_outcome outcome; /* when it failed */
     void *reply;           /* BRI_KIND_REPLY, or NULL */
 };
@@ -122,11 +128,22 @@ static void attach_reply(brood_task *task)
     bri_block_pass_to_owner(bri_block_of(task->reply));
 }
 
+/* Whatever it has come to: its time was over, or it was cancelled.  The next look at the seat is before the next item's first instruction. */
+static void be_condemned(brood_task *task)
+{
+    brood_task_fail(task, 0, "");
+    bri_verdict_tell((enum bri_verdict)bri_load_acquire(&task->seat->verdict_kind), task->job, task->index,
+                     &task->outcome);
+    task->is_condemned = 1;
+}
+
 /* What only few items need. */
 static void finish_item(brood_task *task, int code)
 {
     if (code != 0 && !task->failed)
         brood_task_fail(task, code, "");
+    if (bri_load_acquire(&task->seat->verdict) == task->progress)
+        be_condemned(task);
     if (task->failed)
         record_failure(task);
     else
@@ -142,7 +159,8 @@ struct cursor {
     const struct bri_span_shm *spans; /* job in bytes, else NULL */
     char *result;
     size_t item_bytes, result_bytes;
-    uint64_t progress; /* of the next item, not running */
+    uint64_t progress;  /* of the next item, not running */
+    int64_t timeout_ns; /* 0: none */
 };
 
 static struct cursor cursor_at(const struct bri_job_shm *job, uint64_t item)
@@ -151,7 +169,8 @@ static struct cursor cursor_at(const struct bri_job_shm *job, uint64_t item)
                             .items = bri_at(job->items_at),
                             .item_bytes = job->item_bytes,
                             .result_bytes = job->result_bytes,
-                            .progress = (uint64_t)job->number << BRI_PROGRESS_JOB_SHIFT | item << 1};
+                            .progress = (uint64_t)job->number << BRI_PROGRESS_JOB_SHIFT | item << 1,
+                            .timeout_ns = job->item_timeout_ms * BRI_NS_PER_MS};
 
     if (job->flags & BRI_JOB_BYTES)
         cursor.spans = (const struct bri_span_shm *)(const void *)cursor.items + item;
@@ -169,6 +188,29 @@ static void take_span(struct cursor *cursor, brood_task *task)
     cursor->spans++;
 }
 
+/* B1, B2 of enforce.h. */
+static void begin_timed_item(struct bri_claim *claim, const struct cursor *cursor)
+{
+    int64_t end = bri_after_ns(cursor->timeout_ns);
+
+    bri_store_release(&claim->seat->ends_at, end);
+    bri_store_release(claim->progress, cursor->progress | BRI_PROGRESS_RUNNING);
+    bri_fault("task.timed");
+    if (bri_enforce_is_asleep_at(claim->pool, end))
+        bri_doorbell_ring_or_signal(claim->doorbell, getppid());
+}
+
+/* The supervisor replaces it; what is left of its chunk is resumed by others. */
+static _Noreturn void end_condemned(brood_task *task)
+{
+    brood_pool *pool = task->pool;
+
+    bri_trace("worker %u: has ended its item and ends", task->worker);
+    if (pool->hooks.worker_ends != NULL)
+        pool->hooks.worker_ends(pool->hooks.argument);
+    bri_child_end(BRI_CONDEMNED);
+}
+
 /* J6. */
 static void run_items(struct bri_claim *claim, brood_task *task, uint64_t begin, uint64_t end)
 {
@@ -179,20 +221,28 @@ static void run_items(struct bri_claim *claim, brood_task *task, uint64_t begin,
         if (cursor.spans != NULL)
             take_span(&cursor, task);
         task->index = index;
-        bri_store_release(progress, cursor.progress | BRI_PROGRESS_RUNNING);
+        task->progress = cursor.progress | BRI_PROGRESS_RUNNING;
+        if (cursor.timeout_ns != 0)
+            begin_timed_item(claim, &cursor);
+        else
+            bri_store_release(progress, cursor.progress | BRI_PROGRESS_RUNNING);
         int code = cursor.function(task, cursor.item, cursor.result);
-        if (code != 0 || task->failed || task->reply != NULL)
+        if (code != 0 || task->failed || task->reply != NULL || cursor.timeout_ns != 0)
             finish_item(task, code);
         cursor.progress += 2;
         bri_store_release(progress, cursor.progress);
+        if (task->is_condemned)
+            end_condemned(task);
         if (cursor.item != NULL)
             cursor.item += cursor.item_bytes;
         if (cursor.result != NULL)
             cursor.result += cursor.result_bytes;
     }
+    if (cursor.timeout_ns != 0)
+        bri_store_release(&claim->seat->ends_at, BROOD_FOREVER);
 }
 
-static uint64_t run_chunk(struct bri_claim *claim)
+static uint64_t run_chunk(brood_pool *pool, struct bri_claim *claim)
 {
     struct bri_job_shm *job = claim->job;
     uint64_t end = bri_job_end_item(job, claim->chunk);
@@ -201,9 +251,12 @@ static uint64_t run_chunk(struct bri_claim *claim)
     brood_task task;
 
     task.job = job;
+    task.seat = claim->seat;
+    task.pool = pool;
     task.worker = claim->worker;
     task.item_bytes = job->item_bytes;
     task.failed = 0;
+    task.is_condemned = 0;
     task.reply = NULL;
     if (job->result_bytes != 0)
         memset((char *)bri_at(job->results_at) + begin * job->result_bytes, 0,
@@ -245,8 +298,11 @@ _Noreturn void bri_worker_main(brood_pool *pool, uint32_t index)
 {
     struct bri_pool_shm *shared = pool->shared;
     struct bri_seat_shm *seat = bri_pool_seat(shared, index);
-    struct bri_claim claim = {
-        .pool = shared, .seat = seat, .worker = index, .progress = &bri_slot_of(bri_self())->progress};
+    struct bri_claim claim = {.pool = shared,
+                              .seat = seat,
+                              .worker = index,
+                              .progress = &bri_slot_of(bri_self())->progress,
+                              .doorbell = &pool->doorbell};
     uint64_t done = 0;
 
     bri_trace("worker %u: begins", index);
@@ -257,7 +313,7 @@ _Noreturn void bri_worker_main(brood_pool *pool, uint32_t index)
         pool->hooks.worker_begins(pool->hooks.argument);
     initialize(pool, seat);
     while (wait_for_chunk(&claim) == BRI_CLAIMED) {
-        uint64_t items = run_chunk(&claim);
+        uint64_t items = run_chunk(pool, &claim);
         bri_claim_done(&claim);
         done += items;
         bri_store_relaxed(&seat->items, bri_load_relaxed(&seat->items) + items);
@@ -272,5 +328,5 @@ _Noreturn void bri_worker_main(brood_pool *pool, uint32_t index)
     bri_trace("worker %u: leaves after %llu items", index, (unsigned long long)done);
     if (pool->hooks.worker_ends != NULL)
         pool->hooks.worker_ends(pool->hooks.argument);
-    bri_child_end(0);
+    bri_child_end(bri_load_acquire(&seat->verdict) == 0 ? 0 : BRI_CONDEMNED);
 }

@@ -12,11 +12,13 @@ extern const struct stepkill_scenario stepkill_selftest[];
 extern const struct stepkill_scenario stepkill_heap[];
 extern const struct stepkill_scenario stepkill_locks[];
 extern const struct stepkill_scenario stepkill_pool[];
+extern const struct stepkill_scenario stepkill_pool_ends[];
 extern const struct stepkill_scenario stepkill_process[];
 extern const struct stepkill_scenario stepkill_queue[];
 
 static const struct stepkill_scenario *const scenarios[] = {
-    stepkill_selftest, stepkill_heap, stepkill_locks, stepkill_queue, stepkill_process, stepkill_pool, NULL,
+    stepkill_selftest, stepkill_heap, stepkill_locks,     stepkill_queue,
+    stepkill_process,  stepkill_pool, stepkill_pool_ends, NULL,
 };
 
 static const char help[] =

@@ -338,8 +338,8 @@ static const brood_map_options *choose_chunk(void)
 {
     static brood_map_options options;
 
-    options =
-        (brood_map_options){sizeof options, below(&stress.random, 2) ? 0 : 1 + below(&stress.random, 20)};
+    options = (brood_map_options){
+        .size = sizeof options, .chunk_items = below(&stress.random, 2) ? 0 : 1 + below(&stress.random, 20)};
     return &options;
 }
 
