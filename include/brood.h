@@ -436,6 +436,11 @@ typedef struct brood_pool_options {
     /* Sent to a worker whose item has to end, grace_ms before SIGTERM; grace_ms after that comes SIGKILL.  For workers with a handler that makes
      * the function return.  0: begins with SIGTERM. */
     int soft_signal;
+    /* Limits of each worker; 0: none.  max_memory_bytes: private memory that it may map on top of what it was forked with (RLIMIT_DATA): its
+     * allocations fail then, and a worker that holds more than half of it after a chunk is renewed.  max_cpu_seconds: of CPU time for each item
+     * (RLIMIT_CPU: SIGXCPU).  max_open_files: descriptors (RLIMIT_NOFILE): opening fails then. */
+    uint64_t max_memory_bytes;
+    uint32_t max_cpu_seconds, max_open_files;
 } brood_pool_options;
 #define BROOD_POOL_OPTIONS(...) (&(const brood_pool_options){sizeof(brood_pool_options), __VA_ARGS__})
 
@@ -465,12 +470,21 @@ enum brood_outcome_kind {
     BROOD_TIMED_OUT = 5  /* its time, or that of the whole job, was over: text */
 };
 
+/* Why a worker died, where there is evidence. */
+enum brood_cause {
+    BROOD_CAUSE_UNKNOWN = 0,
+    BROOD_CAUSE_CPU = 1,    /* the item used more than max_cpu_seconds */
+    BROOD_CAUSE_MEMORY = 2, /* it died near max_memory_bytes: out of memory is likely */
+    BROOD_CAUSE_OOM = 3     /* signal 9, and the kernel's count of OOM kills rose: the OOM killer is likely */
+};
+
 typedef struct brood_outcome {
     int kind;      /* enum brood_outcome_kind */
     int code;      /* BROOD_ERROR: the function's own */
     int pid;       /* BROOD_ERROR and BROOD_DIED: of the worker */
     int signal;    /* BROOD_DIED: the signal, or 0 */
     int exit_code; /* BROOD_DIED: the exit code when signal is 0; -1 when nobody knows */
+    int cause;     /* BROOD_DIED: enum brood_cause */
     int attempts;  /* how often it was begun, as far as it has ended or killed a worker */
     char text
         [236]; /* BROOD_ERROR: the function's own, cut at 235 bytes; BROOD_DIED, BROOD_TIMED_OUT: a sentence */

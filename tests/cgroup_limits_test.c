@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -116,6 +117,41 @@ static int fill_queue(void)
     return brood_queue_put(queue, message, sizeof message, BROOD_NOW) == 0 ? 0 : 3;
 }
 
+/* Its own memory, page after page: the OOM killer takes the largest of the group. */
+static int eat(brood_task *task, const void *item, void *result)
+{
+    (void)task, (void)result;
+    for (size_t i = 0; i < 2 * LIMIT_MIB && *(const int *)item; i++) {
+        char *piece = malloc(MIB);
+        if (piece != NULL)
+            memset(piece, 1, MIB);
+    }
+    return 0;
+}
+
+static int die_of_hunger(void)
+{
+    const int items[] = {0, 1, 0};
+    brood_pool *pool;
+    brood_result *result;
+    brood_outcome outcomes[3];
+
+    if (brood_pool_create(BROOD_POOL_OPTIONS(.workers = 1), &pool) != 0)
+        return 1;
+    if (brood_pool_map_async(pool, eat, items, sizeof *items, 0, 3, NULL, &result) != 0 ||
+        brood_result_wait(result, brood_after_ms(60000)) != 0)
+        return 2;
+    for (size_t i = 0; i < 3; i++)
+        brood_result_outcome(result, i, &outcomes[i]);
+    brood_result_destroy(result);
+    brood_pool_destroy(pool);
+    if (outcomes[0].kind != BROOD_VALUE || outcomes[2].kind != BROOD_VALUE)
+        return 3;
+    if (outcomes[1].kind != BROOD_DIED || outcomes[1].signal != SIGKILL)
+        return 4;
+    return outcomes[1].cause == BROOD_CAUSE_OOM && strstr(outcomes[1].text, "OOM killer") != NULL ? 0 : 5;
+}
+
 static int count_cpus(void)
 {
     return brood_cpu_count();
@@ -133,6 +169,12 @@ static void test_full_memory_stops_a_queue_and_loses_nothing(void **state)
     assert_int_equal(run_limited(memory_controllers, fill_queue), 0);
 }
 
+static void test_an_oom_kill_is_named(void **state)
+{
+    (void)state;
+    assert_int_equal(run_limited(memory_controllers, die_of_hunger), 0);
+}
+
 static void test_half_a_cpu_is_one(void **state)
 {
     (void)state;
@@ -145,6 +187,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_full_memory_is_an_error_at_the_call),
         cmocka_unit_test(test_full_memory_stops_a_queue_and_loses_nothing),
+        cmocka_unit_test(test_an_oom_kill_is_named),
         cmocka_unit_test(test_half_a_cpu_is_one),
     };
 

@@ -230,11 +230,13 @@ static void the_time_of_the_whole(void **unused)
     (void)unused;
     assert_ok(brood_result_wait(result, brood_after_ms(WITHIN_MS)));
     assert_ended(result, 0, BROOD_TIMED_OUT, "still running when the 60 ms of the whole were over");
-    assert_ended(result, ITEMS / 2, BROOD_TIMED_OUT, "still running");
+    assert_ended(result, ITEMS / 2, BROOD_TIMED_OUT,
+                 bri_load_relaxed(&tally->begun[ITEMS / 2]) ? "still running" : "not begun");
     for (size_t i = 0; i < ITEMS; i++) {
         brood_outcome outcome = outcome_of(result, i);
         assert_true(outcome.kind == (bri_load_relaxed(&tally->finished[i]) ? BROOD_VALUE : BROOD_TIMED_OUT));
-        assert_int_equal(outcome.attempts, outcome.kind == BROOD_VALUE || deeds[i] != DEED_WORK);
+        assert_int_equal(outcome.attempts,
+                         outcome.kind == BROOD_VALUE || strstr(outcome.text, "still running") != NULL);
     }
     assert_refused(brood_result_get(result, results, sizeof results, BROOD_NOW), ETIME, "item 0");
     assert_ok(brood_result_destroy(result));

@@ -2,11 +2,14 @@
 #include "plat/memory.h"
 
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "plat/cgroup.h"
+
+enum { VMSTAT_BYTES = 16384 };
 
 static uint64_t available_in_machine(void)
 {
@@ -20,6 +23,28 @@ static uint64_t available_in_machine(void)
     text[got > 0 ? got : 0] = '\0';
     const char *line = strstr(text, "MemAvailable:");
     return line == NULL ? UINT64_MAX : strtoull(line + strlen("MemAvailable:"), NULL, 10) * 1024;
+}
+
+uint64_t bri_memory_private(void)
+{
+    char text[128];
+    unsigned long long data = 0;
+
+    if (bri_kernel_file_read("/proc/self", "statm", sizeof text, text) <= 0 ||
+        sscanf(text, "%*u %*u %*u %*u %*u %llu", &data) != 1)
+        return 0;
+    return data * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+uint64_t bri_memory_oom_kills(void)
+{
+    char text[VMSTAT_BYTES];
+    uint64_t in_group = bri_cgroup_oom_kills("");
+
+    if (in_group != 0 || bri_kernel_file_read("/proc", "vmstat", sizeof text, text) <= 0)
+        return in_group;
+    const char *line = strstr(text, "\noom_kill ");
+    return line == NULL ? 0 : strtoull(line + strlen("\noom_kill "), NULL, 10);
 }
 
 uint64_t bri_memory_headroom(void)

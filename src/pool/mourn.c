@@ -8,6 +8,7 @@
 #include "base/check.h"
 #include "base/trace.h"
 #include "pool/enforce.h"
+#include "pool/limits.h"
 #include "pool/pool.h"
 #include "sync/event.h"
 
@@ -81,7 +82,7 @@ static void describe(const struct loss *loss, uint64_t item, brood_outcome *outc
     if (verdict != BRI_VERDICT_NONE)
         bri_verdict_tell(verdict, loss->job, item, outcome);
     else
-        add_attempts(loss, item, outcome);
+        add_attempts(loss, item, outcome), bri_limits_tell(loss->pool, loss->seat, outcome);
 }
 
 /* The block in reserve becomes the undertaker's and is bound for the job: if this undertaker dies, settle finds it in the seat or on the list. */

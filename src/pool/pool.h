@@ -85,7 +85,10 @@ struct bri_seat_shm {
     _Atomic uint32_t verdict_kind; /* enum bri_verdict; before it */
     uint32_t phase;                /* of its end, enum bri_phase; the supervisor's own, as the next three */
     int64_t phase_ends;
-    uint64_t looked_at; /* the job in whose cause it was stopped last, and found without a claim */
+    _Atomic uint32_t
+        cause; /* of the worker's death, enum brood_cause; the supervisor, before it buries the worker */
+    _Atomic uint64_t peak_bytes; /* of its memory; as cause */
+    uint64_t looked_at;          /* the job in whose cause it was stopped last, and found without a claim */
     uint32_t looked_at_number;
     uint64_t born_ns, items_at_birth; /* the supervisor's own */
     uint32_t is_closed;               /* the supervisor's own: its worker left since nothing more was to do */
@@ -99,6 +102,8 @@ struct bri_pool_shm {
     bri_name owner;
     uint32_t workers, grace_ms, tasks_per_worker;
     int soft_signal; /* before SIGTERM; 0: none */
+    uint32_t max_cpu_seconds, max_open_files;
+    uint64_t max_memory_bytes; /* 0: none, as of these two */
     bri_offset seats_at, ring_at, returns_at;
     _Atomic uint32_t state;       /* above; by CAS, forward only */
     _Atomic uint32_t reason;      /* supervisor or owner, before BROKEN */
@@ -215,6 +220,12 @@ void bri_pool_bury_workers(struct bri_pool_shm *pool);
 /* worker.c: the life of a worker, after it has entered the arena. */
 _Noreturn void bri_worker_main(brood_pool *pool, uint32_t index);
 
+/* Of a worker, see limits.h; all 0: none. */
+struct bri_limits {
+    uint64_t memory_at_birth, max_memory_bytes;
+    uint32_t max_cpu_seconds;
+};
+
 /* claim.c */
 struct bri_claim {
     struct bri_pool_shm *pool;
@@ -229,6 +240,7 @@ struct bri_claim {
     uint64_t victim_left;                /* chunks of it still to be tried, from its far end */
     uint64_t seen_again;                 /* returns looked through at this count */
     const struct bri_doorbell *doorbell; /* the supervisor's */
+    struct bri_limits limits;
 };
 enum { BRI_CLAIMED = 1, BRI_LEAVE = 2 };
 /* A condition for bri_wait: BRI_CLAIMED, BRI_LEAVE, or 0. */

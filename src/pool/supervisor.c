@@ -19,6 +19,7 @@
 #include <poll.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -27,8 +28,10 @@
 #include "base/check.h"
 #include "base/time.h"
 #include "base/trace.h"
+#include "plat/memory.h"
 #include "plat/process.h"
 #include "pool/enforce.h"
+#include "pool/limits.h"
 #include "pool/pool.h"
 #include "proc/child.h"
 #include "sync/event.h"
@@ -44,6 +47,7 @@ struct supervisor {
     uint32_t live;      /* workers not yet reaped */
     uint32_t barren;    /* deaths in a row outside of tasks, right after the start */
     uint32_t unstarted; /* failed attempts to start a worker, in a row */
+    uint64_t oom_kills; /* of the kernel, when it was asked last */
     int64_t kill_at;    /* TERMINATING: when SIGKILL is due; BROOD_FOREVER: not yet begun */
 };
 
@@ -206,7 +210,8 @@ static int all_are_closed(struct bri_pool_shm *shared)
     return 1;
 }
 
-static void worker_ended(struct supervisor *supervisor, uint32_t index, int status)
+static void worker_ended(struct supervisor *supervisor, uint32_t index, int status,
+                         const struct rusage *usage)
 {
     struct bri_seat_shm *seat = bri_pool_seat(supervisor->shared, index);
     bri_name name = bri_load_relaxed(&seat->name);
@@ -217,6 +222,7 @@ static void worker_ended(struct supervisor *supervisor, uint32_t index, int stat
 
     bri_trace("supervisor: worker %u (pid %d) %s, %d", index, (int)bri_load_relaxed(&seat->pid),
               left ? "left" : "died", status);
+    bri_limits_note_cause(supervisor->shared, seat, status, usage, &supervisor->oom_kills);
     if (name != 0)
         bri_store_release(&bri_slot_of(name)->end_status, status);
     bri_fault("supervisor.noted");
@@ -240,11 +246,14 @@ static void reap(struct supervisor *supervisor)
 {
     for (;;) {
         siginfo_t info = {.si_pid = 0};
-        if (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) != 0 || info.si_pid == 0)
+        struct rusage usage = {0};
+        if (syscall(SYS_waitid, P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT, &usage) != 0 ||
+            info.si_pid == 0)
             return;
         uint32_t index = seat_of(supervisor, info.si_pid);
         if (index != UINT32_MAX)
-            worker_ended(supervisor, index, info.si_code == CLD_EXITED ? info.si_status : -info.si_status);
+            worker_ended(supervisor, index, info.si_code == CLD_EXITED ? info.si_status : -info.si_status,
+                         &usage);
         waitpid(info.si_pid, NULL, 0);
     }
 }
@@ -393,6 +402,7 @@ void bri_supervisor_main(void *argument)
     struct supervisor supervisor = {.pool = supervise->pool,
                                     .shared = supervise->pool->shared,
                                     .pid = getpid(),
+                                    .oom_kills = bri_memory_oom_kills(),
                                     .kill_at = BROOD_FOREVER};
 
     bri_fault("supervisor.forked");

@@ -12,6 +12,7 @@
 #include "base/time.h"
 #include "base/trace.h"
 #include "pool/enforce.h"
+#include "pool/limits.h"
 #include "pool/pool.h"
 #include "proc/child.h"
 #include "sync/event.h"
@@ -30,7 +31,7 @@ struct brood_task {
     void *reply;           /* BRI_KIND_REPLY, or NULL */
 };
 
-enum { NO_MEMORY_EXIT = 121 };
+enum { NO_MEMORY_EXIT = 121, NO_LIMITS_EXIT = 123 };
 
 static uint64_t code_shift; /* of this worker's pool */
 
@@ -200,6 +201,17 @@ static void begin_timed_item(struct bri_claim *claim, const struct cursor *curso
         bri_doorbell_ring_or_signal(claim->doorbell, getppid());
 }
 
+/* What only jobs with a time-out, and pools with a limit of CPU time, need. */
+static void begin_limited_item(struct bri_claim *claim, const struct cursor *cursor)
+{
+    if (claim->limits.max_cpu_seconds != 0)
+        bri_limits_begin_item(&claim->limits);
+    if (cursor->timeout_ns != 0)
+        begin_timed_item(claim, cursor);
+    else
+        bri_store_release(claim->progress, cursor->progress | BRI_PROGRESS_RUNNING);
+}
+
 /* The supervisor replaces it; what is left of its chunk is resumed by others. */
 static _Noreturn void end_condemned(brood_task *task)
 {
@@ -216,18 +228,19 @@ static void run_items(struct bri_claim *claim, brood_task *task, uint64_t begin,
 {
     struct cursor cursor = cursor_at(task->job, begin);
     _Atomic uint64_t *progress = claim->progress;
+    int is_limited = cursor.timeout_ns != 0 || claim->limits.max_cpu_seconds != 0;
 
     for (uint64_t index = begin; index < end; index++) {
         if (cursor.spans != NULL)
             take_span(&cursor, task);
         task->index = index;
         task->progress = cursor.progress | BRI_PROGRESS_RUNNING;
-        if (cursor.timeout_ns != 0)
-            begin_timed_item(claim, &cursor);
+        if (is_limited)
+            begin_limited_item(claim, &cursor);
         else
             bri_store_release(progress, cursor.progress | BRI_PROGRESS_RUNNING);
         int code = cursor.function(task, cursor.item, cursor.result);
-        if (code != 0 || task->failed || task->reply != NULL || cursor.timeout_ns != 0)
+        if (code != 0 || task->failed || task->reply != NULL || is_limited)
             finish_item(task, code);
         cursor.progress += 2;
         bri_store_release(progress, cursor.progress);
@@ -309,6 +322,8 @@ _Noreturn void bri_worker_main(brood_pool *pool, uint32_t index)
     bri_store_release(&seat->pid,
                       (int32_t)getpid()); /* its supervisor may not have come to it yet, or never */
     code_shift = pool->code_shift;
+    if (bri_limits_begin(&claim.limits, shared) < 0)
+        bri_child_end(NO_LIMITS_EXIT);
     if (pool->hooks.worker_begins != NULL)
         pool->hooks.worker_begins(pool->hooks.argument);
     initialize(pool, seat);
@@ -319,7 +334,8 @@ _Noreturn void bri_worker_main(brood_pool *pool, uint32_t index)
         bri_store_relaxed(&seat->items, bri_load_relaxed(&seat->items) + items);
         bri_trace("worker %u: job %u chunk %llu done", index, claim.job->number,
                   (unsigned long long)claim.chunk);
-        if (shared->tasks_per_worker != 0 && done >= shared->tasks_per_worker)
+        if ((shared->tasks_per_worker != 0 && done >= shared->tasks_per_worker) ||
+            bri_limits_are_used_up(&claim.limits))
             break;
     }
     if (claim.job != NULL)

@@ -4,21 +4,24 @@
  * The claim of chunks and what the undertaker does about a worker's death: src/pool/job.h (J1 … J8), pool.h (F1, F2), claim.c, mourn.c,
  * submit.c (withdraw, is_visited).
  *
- * Modelled: one job; its chunk words, counts, resume records, outcomes DIED; the seats' visiting, chunk and progress; the ring's entry and head
+ * Modelled: one job; its chunk words, counts, `cancel`, resume records, attempts, outcomes DIED; the seats' visiting, chunk and progress; the ring's entry and head
  * and the list of returns with its counter `again`; completion by whoever finds the sum full; cancelling; the owner taking the memory back.
  * Workers die between any two steps of a visit, the first undertaker between any two of its own; a new worker sits down in a seat
  * whose last holder is wholly undertaken.  One step is one access to shared memory, or several of which others see only one.
  * Left out: which chunk is tried first, more jobs than one, results and failures as memory, sleeping (wait.pml): the owner sleeps on one bit
  * that a signal and the obituary set.
  *
- * properties   no item runs twice; at the moment of completion each chunk is DONE or CANCELLED, and each item has one outcome: DIED exactly
- *              when it was running at a death, CANCELLED only when it never began, else a value;
+ * properties   no item runs twice, but for attempts that were counted; a stopped job is complete though nobody
+ *              claims in it any more; at the moment of completion each chunk is DONE or CANCELLED, and each item has one outcome: DIED exactly
+ *              when it was running at a death and had no attempt left, CANCELLED only when it never began, else a value;
  *              the owner learns of the completion; nobody touches the job's memory once it is freed; the undertaker's word is free at the end
  *
  * runs: checked whole
  *   default                              2 workers, 2 chunks of 2 items, 1 death
  *   -DCANCEL -DITEMS=1                   the owner cancels meanwhile
+ *   -DSTOP -DITEMS=1                     and has nothing of it run any more
  *   -DCHUNKS=1 -DCRASHES=2               2 deaths, the undertaker's among them
+ *   -DCHUNKS=1 -DCRASHES=2 -DRETRIES=1   an item whose worker died is tried again once
  *
  * mutations: an error must be found
  *   -DBUG_TWO_STORES                     J8: count and last chunk by a store each
@@ -35,6 +38,10 @@
  *   -DBUG_UNDERTAKER_DOES_NOT_SUM        leaves the completion to the workers
  *   -DBUG_EARLY_SEAT                     a new worker sits down before the undertaker is through
  *   -DBUG_CANCEL_STORES -DCANCEL -DITEMS=1      cancels by load and store
+ *   -DBUG_SUM_WHEN_CANCELLED -DCANCEL -DITEMS=1 the sum of counts is asked though chunks were cancelled
+ *   -DBUG_NO_LOOK_AFTER_CLAIM -DSTOP -DITEMS=1  a worker does not look at `cancel` behind its claim
+ *   -DBUG_STOP_FREES -DSTOP -DITEMS=1    the undertaker leaves a chunk of a stopped job FREE: nobody takes it
+ *   -DBUG_COUNTS_TWICE -DCHUNKS=1 -DCRASHES=2 -DRETRIES=1   a second undertaker counts the same death as another attempt
  */
 #ifndef WORKERS
 #define WORKERS 2
@@ -47,6 +54,12 @@
 #endif
 #ifndef CRASHES
 #define CRASHES 1
+#endif
+#ifndef RETRIES
+#define RETRIES 0
+#endif
+#ifdef STOP
+#define CANCEL
 #endif
 #define BIT(p) (1 << (p))
 #define MORTALS (WORKERS + 1) /* workers, an undertaker; another undertaker goes on */
@@ -63,7 +76,10 @@
 byte chunk_word[CHUNKS];
 byte resume[CHUNKS];         /* the item that the chunk goes on with; 0: none */
 byte counts[WORKERS];        /* chunks done << 4 | last chunk + 1 */
-byte cancelled;
+bool cancel;                 /* not NONE */
+bool is_stopped;                /* at RUNNING */
+byte attempts[CHUNKS * ITEMS];
+byte counted;                /* the dead whose death is among the attempts: a bit per participant */
 byte died;                   /* failures: DIED, a bit per item */
 bool complete;
 bool offered = true;         /* the ring's entry is this job */
@@ -86,7 +102,7 @@ bool rung = true;            /* the owner's event and the obituary, see wait.pml
 
 /* ghosts */
 byte began, value;           /* a bit per item */
-byte fell;                   /* items that ran when their worker was killed */
+byte falls[CHUNKS * ITEMS];  /* workers killed in the item */
 bool freed, finished;
 
 #define TOUCH assert(!freed) /* the job's memory */
@@ -95,10 +111,14 @@ bool freed, finished;
 inline check_outcomes()
 {
     d_step {
-        assert(died == fell);
         i = 0;
         do
         :: i < CHUNKS * ITEMS ->
+            assert(falls[i] <= RETRIES + 1);
+#ifndef STOP
+            assert(((died & BIT(i)) != 0) == (falls[i] == RETRIES + 1));
+            assert(attempts[i] == (falls[i] < RETRIES -> falls[i] : RETRIES));
+#endif
             assert(chunk_word[i / ITEMS] == DONE || chunk_word[i / ITEMS] == CANCELLED);
             if
             :: died & BIT(i) -> assert(began & BIT(i))
@@ -115,10 +135,30 @@ inline check_outcomes()
     }
 }
 
-/* bri_job_complete_if_counted: a sum that is not one step; CAS; signal */
+#define HAS_ENDED(c) (chunk_word[c] == DONE || chunk_word[c] == CANCELLED)
+
+/* bri_job_complete_if_counted: a sum, or a walk through the table, that is not one step; CAS; signal */
 inline complete_if_counted()
 {
-    d_step { TOUCH; sum = cancelled + (counts[0] >> 4) };
+#ifdef CANCEL
+#ifndef BUG_SUM_WHEN_CANCELLED
+    if
+    :: d_step { cancel -> TOUCH; sum = 0; i = 0 };
+        do
+        :: d_step { i < CHUNKS && HAS_ENDED(i) -> TOUCH; i++ }
+        :: d_step { i < CHUNKS && !HAS_ENDED(i) -> i = CHUNKS + 1 }
+        :: i >= CHUNKS -> break
+        od;
+        atomic { sum = (i == CHUNKS -> CHUNKS : 0); i = 0 };
+        if
+        :: atomic { sum == CHUNKS && !complete -> sum = 0; check_outcomes(); complete = true };
+            rung = true
+        :: d_step { else -> sum = 0 }
+        fi
+    :: d_step { !cancel -> TOUCH };
+#endif
+#endif
+    d_step { TOUCH; sum = counts[0] >> 4 };
 #if WORKERS > 2
     sum = sum + (counts[1] >> 4);
 #endif
@@ -132,6 +172,11 @@ inline complete_if_counted()
        rung = true
     :: d_step { else -> sum = 0 }
     fi
+#ifdef CANCEL
+#ifndef BUG_SUM_WHEN_CANCELLED
+    fi
+#endif
+#endif
 }
 
 inline count_chunk(seat, c)
@@ -178,6 +223,14 @@ proctype Worker(byte me) provided (dying == 0 || (dying & BIT(_pid - 1)))
                    };
                    if
                    :: d_step { chunk_word[c] == FREE -> chunk_word[c] = me + 1 };  /* J4 */
+#ifdef STOP
+#ifndef BUG_NO_LOOK_AFTER_CLAIM
+                       if
+                       :: is_stopped -> d_step { chunk_word[c] = CANCELLED; c++ }; goto next_chunk
+                       :: !is_stopped
+                       fi;
+#endif
+#endif
                        d_step { chunk[me] = c; item = (resume[c] > FIRST(c) -> resume[c] : FIRST(c)) };  /* J5 */
                        do                                        /* J6 */
                        :: d_step { item < END(c) ->
@@ -188,13 +241,15 @@ proctype Worker(byte me) provided (dying == 0 || (dying & BIT(_pid - 1)))
                           d_step { TOUCH; value = value | BIT(item); item++; progress[me] = item << 1 }
                        :: d_step { item == END(c) ->
 #ifdef BUG_SUM_BEFORE_COUNT                                      /* its own count is still in its store buffer */
-                              sum = 1 + cancelled + (counts[0] >> 4) + (counts[WORKERS - 1] >> 4);
+                              sum = 1 + (counts[0] >> 4) + (counts[WORKERS - 1] >> 4);
 #endif
                               chunk_word[c] = DONE; item = 0     /* J7 */
                           } break
                        od;
                        count_chunk(me, c);                       /* J8 */
-                       c++
+                       c++;
+next_chunk:
+                       skip
                    :: d_step { chunk_word[c] != FREE -> c++ }
                    fi
                 :: d_step { c < CHUNKS && chunk_word[c] != FREE -> TOUCH; c++ }
@@ -239,8 +294,28 @@ inline repair_job()
     :: d_step { c < CHUNKS && chunk_word[c] != d + 1 -> c++ }
     :: d_step { c < CHUNKS && chunk_word[c] == d + 1 -> item = progress[d] >> 1 };
        if
+#if RETRIES > 0
+#ifdef BUG_COUNTS_TWICE
+       :: d_step { (progress[d] & 1) && attempts[item] < RETRIES ->
+#else
+       :: d_step { (progress[d] & 1) && (attempts[item] < RETRIES || (counted & BIT(d))) ->
+              if
+              :: !(counted & BIT(d)) ->
+#endif
+                  attempts[item]++; counted = counted | BIT(d); began = began & ~BIT(item)
+#ifndef BUG_COUNTS_TWICE
+              :: else
+              fi
+#endif
+          }
+       :: d_step { (progress[d] & 1) && !(attempts[item] < RETRIES || (counted & BIT(d))) -> died = died | BIT(item); item++ }
+#ifdef BUG_COUNTS_TWICE
+       :: d_step { (progress[d] & 1) && (counted & BIT(d)) && attempts[item] >= RETRIES -> died = died | BIT(item); item++ }
+#endif
+#else
        :: d_step { progress[d] & 1 -> died = died | BIT(item); item++ }
-       :: else
+#endif
+       :: !(progress[d] & 1)
        fi;
        if
        :: progress[d] == 0 || item < END(c) ->
@@ -256,7 +331,16 @@ inline repair_job()
 #ifndef BUG_CHUNK_STAYS
            chunk[d] = NONE;                                      /* before FREE: another may finish it, and count it */
 #endif
-           atomic { chunk_word[c] = FREE; item = 0; freed_one = true; c++ }
+           atomic { chunk_word[c] = FREE; item = 0; freed_one = true };
+#ifdef STOP
+#ifndef BUG_STOP_FREES
+           if
+           :: d_step { is_stopped && chunk_word[c] == FREE -> chunk_word[c] = CANCELLED }
+           :: !is_stopped || chunk_word[c] != FREE
+           fi;
+#endif
+#endif
+           c++
        :: else ->
            atomic { chunk_word[c] = DONE; item = 0 };
            count_chunk(d, c);
@@ -303,7 +387,7 @@ proctype Undertaker(byte me) provided (dying == 0 || (dying & BIT(_pid - 1)))
               :: d_step { d < WORKERS && !(visiting[d] & VALID) -> visiting[d] = 0 }
               :: d >= WORKERS
               fi;
-              atomic { buried = buried | BIT(d); d = 0 };
+              atomic { buried = buried | BIT(d); counted = counted & ~BIT(d); d = 0 };
               rung = true                                        /* the obituary */
            :: d_step { !(dead & ~buried) -> undertaker = 0 } break
            od
@@ -318,16 +402,20 @@ proctype Owner() provided (dying == 0)
     byte c, sum, i;
 
 #ifdef CANCEL
+#ifdef STOP
+    is_stopped = true;                                              /* brood_result_cancel_running */
+#endif
+    cancel = true;
     do                                                           /* brood_result_cancel */
     :: c < CHUNKS ->
 #ifdef BUG_CANCEL_STORES
         if
-        :: chunk_word[c] == FREE -> chunk_word[c] = CANCELLED; cancelled++
+        :: chunk_word[c] == FREE -> chunk_word[c] = CANCELLED
         :: else
         fi;
 #else
         if
-        :: d_step { chunk_word[c] == FREE -> chunk_word[c] = CANCELLED }; cancelled++
+        :: d_step { chunk_word[c] == FREE -> chunk_word[c] = CANCELLED }
         :: chunk_word[c] != FREE
         fi;
 #endif
@@ -367,7 +455,7 @@ proctype Reaper()
            :: !(dead & BIT(v)) && (v < WORKERS -> visiting[v] != 0 : undertaker == v + 1) ->  /* else it has nothing to do with the job */
                dying = BIT(v); dead = dead | BIT(v); left--;
                if
-               :: v < WORKERS && (progress[v] & 1) -> fell = fell | BIT(progress[v] >> 1)
+               :: v < WORKERS && (progress[v] & 1) && chunk_word[(progress[v] >> 1) / ITEMS] == v + 1 -> falls[progress[v] >> 1]++
                :: else
                fi;
                v = 0
