@@ -608,6 +608,10 @@ size_t brood_task_index(const brood_task *task);      /* which item, of a stream
 size_t brood_task_item_bytes(const brood_task *task); /* its length */
 uint32_t brood_task_worker(const brood_task *task);   /* which worker, 0 … workers-1 */
 
+/* Has the item to end?  BROOD_TIMED_OUT or BROOD_CANCELLED once it has, else 0.  For functions that can end early, and for the handler of the
+ * pool's soft_signal: signal safe.  Whatever the function does from then on, that is the item's outcome, and the worker is replaced. */
+int brood_task_is_ending(brood_task *task);
+
 /* The reply of a job in bytes: copied; a second reply replaces the first.  -ENOMEM: then the task should fail.  -EINVAL: data NULL, or
  * results have a fixed size. */
 int brood_task_reply(brood_task *task, const void *data, size_t bytes);

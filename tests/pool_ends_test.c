@@ -349,12 +349,13 @@ static void cancelled_at_any_moment(void **unused)
 
 /* --- soft ends --- */
 
+static brood_task *the_task;
 static _Atomic int is_told;
 
 static void tell(int signal)
 {
     (void)signal;
-    bri_store_relaxed(&is_told, 1);
+    bri_store_relaxed(&is_told, brood_task_is_ending(the_task));
 }
 
 static int listen(void *unused)
@@ -366,6 +367,7 @@ static int listen(void *unused)
 /* Returns by itself once it is told, half a value in its hands. */
 static int work_until_told(brood_task *task, const void *item, void *result)
 {
+    the_task = task;
     bri_add_relaxed(&tally->begun[brood_task_index(task)], 1);
     while (*(const int *)item != 0 && !bri_load_relaxed(&is_told))
         bri_cpu_relax();
@@ -395,6 +397,46 @@ static void a_soft_signal_comes_first(void **unused)
     }
     assert_ok(brood_result_destroy(result));
     assert_ok(brood_pool_destroy(soft));
+}
+
+/* Without any signal that it could notice: the function asks by itself. */
+static int work_until_asked(brood_task *task, const void *item, void *result)
+{
+    bri_add_relaxed(&tally->begun[brood_task_index(task)], 1);
+    while (*(const int *)item != 0 && !brood_task_is_ending(task))
+        bri_cpu_relax();
+    *(size_t *)result = brood_task_index(task);
+    bri_add_relaxed(&tally->finished[brood_task_index(task)], 1);
+    return 0;
+}
+
+static int be_deaf(void *unused)
+{
+    (void)unused;
+    return signal(SIGTERM, SIG_IGN) == SIG_ERR;
+}
+
+static void a_function_may_ask(void **unused)
+{
+    const int deeds[6] = {0, 0, 1, 0, 0, 0};
+    brood_pool *polite;
+    brood_result *result;
+
+    (void)unused;
+    memset(tally, 0, sizeof *tally);
+    assert_ok(brood_pool_create(
+        BROOD_POOL_OPTIONS(.workers = 1, .grace_ms = WITHIN_MS, .initializer = be_deaf), &polite));
+    assert_ok(brood_pool_map_async(polite, work_until_asked, deeds, sizeof *deeds, sizeof(size_t), 6,
+                                   BROOD_MAP_OPTIONS(.chunk_items = 3), &result));
+    await_true(bri_load_acquire(&tally->begun[2]));
+    assert_int_equal(brood_result_cancel_running(result), 3);
+    assert_ok(brood_result_wait(result, brood_after_ms(WITHIN_MS)));
+    for (size_t i = 0; i < 6; i++)
+        assert_int_equal(outcome_of(result, i).kind, i < 2 ? BROOD_VALUE : BROOD_CANCELLED);
+    assert_int_equal(bri_load_relaxed(&tally->finished[2]), 1); /* it was let end by itself */
+    assert_int_equal(brood_task_is_ending(NULL), 0);
+    assert_ok(brood_result_destroy(result));
+    assert_ok(brood_pool_destroy(polite));
 }
 
 /* --- retries --- */
@@ -536,6 +578,7 @@ int main(void)
         clean_test(what_runs_is_cancelled),
         clean_test(cancelled_at_any_moment),
         clean_test(a_soft_signal_comes_first),
+        clean_test(a_function_may_ask),
         clean_test(items_are_tried_again),
         clean_test(what_was_ended_is_not_tried_again),
         clean_test(streams_too),

@@ -64,6 +64,15 @@ uint32_t brood_task_worker(const brood_task *task)
     return task == NULL ? 0 : task->worker;
 }
 
+int brood_task_is_ending(brood_task *task)
+{
+    if (task == NULL || bri_load_acquire(&task->seat->verdict) != task->progress)
+        return 0;
+    task->failed = 1; /* whatever the function returns, the end of the item is looked at */
+    return bri_load_acquire(&task->seat->verdict_kind) == BRI_VERDICT_CANCELLED ? BROOD_CANCELLED
+                                                                                : BROOD_TIMED_OUT;
+}
+
 static void drop_reply(brood_task *task)
 {
     if (task->reply != NULL)
@@ -143,7 +152,7 @@ static void finish_item(brood_task *task, int code)
 {
     if (code != 0 && !task->failed)
         brood_task_fail(task, code, "");
-    if (bri_load_acquire(&task->seat->verdict) == task->progress)
+    if (brood_task_is_ending(task))
         be_condemned(task);
     if (task->failed)
         record_failure(task);
