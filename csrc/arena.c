@@ -1,6 +1,20 @@
 /* SPDX-License-Identifier: MIT */
-/* The arena's ticket for exec'd processes, and the processors. */
+/* The arena's ticket for exec'd processes and other programs, and the processors. */
 #include "core.h"
+
+int core_word(PyObject *value, const char *name, uint64_t *ret_word)
+{
+    if (!PyLong_Check(value)) {
+        PyErr_Format(PyExc_TypeError, "%s must be an int, not %R", name, Py_TYPE(value));
+        return -1;
+    }
+    *ret_word = PyLong_AsUnsignedLongLong(value);
+    if (!PyErr_Occurred())
+        return 0;
+    PyErr_Clear();
+    PyErr_Format(PyExc_ValueError, "%s is %R: a number from 0 to 2**64-1 is needed", name, value);
+    return -1;
+}
 
 /* --- the ticket --- */
 
@@ -19,13 +33,13 @@ static PyObject *arena_ticket(PyObject *module, PyObject *unused)
 static PyObject *attach(PyObject *module, PyObject *arguments)
 {
     brood_arena_ticket ticket = {.size = sizeof ticket};
-    unsigned long long base, bytes;
+    PyObject *base, *bytes;
 
     (void)module;
-    if (!PyArg_ParseTuple(arguments, "iKK:attach", &ticket.fd, &base, &bytes))
+    if (!PyArg_ParseTuple(arguments, "iOO:attach", &ticket.fd, &base, &bytes) ||
+        core_word(base, "base", &ticket.base) < 0 ||
+        core_word(bytes, "window_bytes", &ticket.window_bytes) < 0)
         return NULL;
-    ticket.base = base;
-    ticket.window_bytes = bytes;
     int error = brood_arena_attach(&ticket);
     return error < 0 ? core_raise(error) : Py_NewRef(Py_None);
 }
@@ -52,9 +66,9 @@ static PyObject *cpu_count(PyObject *module, PyObject *unused)
 
 static PyMethodDef functions[] = {
     {"arena_ticket", arena_ticket, METH_NOARGS,
-     "arena_ticket()\n--\n\n(descriptor, base, bytes): what an exec'd process needs to attach."},
+     "arena_ticket()\n--\n\n(fd, base, window_bytes): what an exec'd process needs to attach."},
     {"attach", attach, METH_VARARGS,
-     "attach(descriptor, base, bytes)\n--\n\nTakes part in the arena of the ticket."},
+     "attach(fd, base, window_bytes)\n--\n\nTakes part in the arena of the ticket."},
     {"arena_stats", arena_stats, METH_NOARGS,
      "arena_stats()\n--\n\nThe shared memory of this process and its relatives: bound, size, what is in use, "
      "by how many."},

@@ -5,9 +5,10 @@
  *   module.c      the module and its state                 sync.c, sync.h     SemLock
  *   errors.c      errno to exception, deadlines, the wait  condition.c        Condition
  *   lease.c       how long an object of the arena lives    flags.c            Event, Barrier
- *   object.c      what its Python objects share            queue.c, tally.c   Queue, JoinableQueue's count
- *   pickling.c    objects to bytes and back                memory.c           Memory
- *   arena.c       the arena for exec'd processes           pool.h             has the list of the pool's files
+ *   object.c      what its Python objects share            queue*.c, queue.h  Queue
+ *   pickling.c    objects to bytes and back                tally.c            JoinableQueue's count
+ *   arena.c       the arena for other programs             memory.c           Memory
+ *                                                          pool.h             has the list of the pool's files
  *
  * A part is a function that adds its types and functions to the module; module.c has the table of parts.
  * Of what is global, the table of leases belongs to the process and has a mutex of its own, and the rest is atomic.
@@ -85,6 +86,11 @@ int core_wait_once(core_step *step, void *argument, int64_t deadline);
 /* Signals are the calling thread's business from now on: in a child that was forked by it. */
 void core_note_main_thread(void);
 
+/* ---- arena.c ---- */
+
+/* A number from 0 to 2^64-1 that is called `name`.  -1 with an exception. */
+int core_word(PyObject *value, const char *name, uint64_t *ret_word);
+
 /* ---- lease.c ---- */
 
 enum core_kind {
@@ -95,6 +101,7 @@ enum core_kind {
     CORE_EVENT,
     CORE_BARRIER,
     CORE_QUEUE,
+    CORE_FOREIGN_QUEUE, /* a queue that is not ours to destroy */
     CORE_TALLY,
     CORE_MEMORY,
     CORE_KINDS

@@ -127,6 +127,13 @@ static int destroy_queue(void *object)
     return brood_queue_destroy(object);
 }
 
+/* A queue of from_handle: its maker destroys it. */
+static int leave_alone(void *object)
+{
+    (void)object;
+    return 0;
+}
+
 /* Its condition has a record of its own. */
 static int destroy_memory(void *object)
 {
@@ -140,8 +147,8 @@ static void destroy(enum core_kind kind, void *object)
         [CORE_LOCK] = destroy_lock,           [CORE_RLOCK] = destroy_rlock,
         [CORE_SEMAPHORE] = destroy_semaphore, [CORE_CONDITION] = destroy_condition,
         [CORE_EVENT] = destroy_event,         [CORE_BARRIER] = destroy_barrier,
-        [CORE_QUEUE] = destroy_queue,         [CORE_TALLY] = destroy_memory,
-        [CORE_MEMORY] = destroy_memory,
+        [CORE_QUEUE] = destroy_queue,         [CORE_FOREIGN_QUEUE] = leave_alone,
+        [CORE_TALLY] = destroy_memory,        [CORE_MEMORY] = destroy_memory,
     };
 
     by_kind[kind](object);

@@ -29,8 +29,8 @@ static int fits(const struct core_state *state, PyTypeObject *type, unsigned kin
         [CORE_LOCK] = state->semlock_type,      [CORE_RLOCK] = state->semlock_type,
         [CORE_SEMAPHORE] = state->semlock_type, [CORE_CONDITION] = state->condition_type,
         [CORE_EVENT] = state->event_type,       [CORE_BARRIER] = state->barrier_type,
-        [CORE_QUEUE] = state->queue_type,       [CORE_TALLY] = state->tally_type,
-        [CORE_MEMORY] = state->memory_type,
+        [CORE_QUEUE] = state->queue_type,       [CORE_FOREIGN_QUEUE] = state->queue_type,
+        [CORE_TALLY] = state->tally_type,       [CORE_MEMORY] = state->memory_type,
     };
 
     return kind > 0 && kind < CORE_KINDS && by_kind[kind] != NULL &&

@@ -20,7 +20,10 @@ if _std.TYPE_CHECKING:
 __version__ = "0.1.0"
 
 # What brood adds to multiprocessing's names, and the module of each.
-_OWN = {"install": "_install", "WorkerDied": "_errors", "PoolBroken": "_errors", "TaskError": "_errors"}
+_OWN = {
+    "install": "_install", "WorkerDied": "_errors", "PoolBroken": "_errors", "TaskError": "_errors",
+    "ArenaTicket": "_arena", "arena_ticket": "_arena", "attach": "_arena",
+}
 
 # Levels of the logger, public in multiprocessing though not in its __all__.
 SUBDEBUG = 5

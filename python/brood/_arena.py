@@ -4,19 +4,22 @@
 A forked child has the arena, at its address.  One that is exec'd, by spawn or by the fork server, is handed the arena's
 descriptor; it has to attach before it unpickles anything that may refer into the arena.  So a ``Passport`` is the first
 thing in what such a child is sent, and unpickling it is what lets the child in.
+
+Other programs, written in C or Python, that the program starts itself or is started by, are let in by ``arena_ticket``
+and ``attach``: C's ``brood_arena_ticket_get`` and ``brood_arena_attach``.
 """
 from __future__ import annotations
 
 import os
 import sys
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import _core, _std
 
 if _std.TYPE_CHECKING:
     from multiprocessing.resource_sharer import DupFd
 
-__all__ = ["Passport", "attach", "ensure", "package_parent"]
+__all__ = ["ArenaTicket", "Passport", "arena_ticket", "attach", "attach_and_close", "ensure", "package_parent"]
 
 _LAST = -1_000_000  # of the finalizers at exit
 
@@ -26,19 +29,54 @@ def package_parent() -> str:
     return os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
+class ArenaTicket(NamedTuple):
+    """What another program needs to take part in this one's shared memory.
+
+    Attributes:
+        fd: a descriptor of this process, the library's own: to be handed on (``pass_fds`` of ``subprocess``), not closed.
+        base, window_bytes: where the memory lies, in every process that has it.
+    """
+
+    fd: int
+    base: int
+    window_bytes: int
+
+
+def arena_ticket() -> ArenaTicket:
+    """Return the ticket to the arena of this process, which is made if there is none."""
+    return ArenaTicket(*_core.arena_ticket())
+
+
+def attach(fd: int, base: int, window_bytes: int) -> None:
+    """Take part in the arena of a ticket that another program gave; ``fd`` is that ticket's descriptor in this process.
+
+    It is the first use of brood in this process: OSError (EALREADY) when there is an arena already, ValueError when the
+    three are no ticket.  ``fd`` stays the caller's to close.
+    """
+    _core.attach(fd, base, window_bytes)
+    _leave_at_exit()
+
+
+def _leave_at_exit() -> None:
+    """End cleanly, which nobody else could tell from a death."""
+    from . import util
+
+    util.Finalize(None, _core.leave, exitpriority=_LAST)
+
+
 def ensure() -> None:
     """Make the arena before a fork, so that parent and child share one whoever uses it first."""
     _core.arena_ticket()
 
 
-def attach(fd: int, base: int, size: int) -> None:
-    """Take part in the arena behind ``fd``, and close ``fd``.
+def attach_and_close(fd: int, base: int, window_bytes: int) -> None:
+    """Take part in the arena of our own parent, and close ``fd``.
 
     The fork server attaches when it starts, so that its preloaded modules may hold brood's objects; what it forks
     need not do so again.
     """
     try:
-        _core.attach(fd, base, size)
+        _core.attach(fd, base, window_bytes)
     except OSError:
         if not _is_ours(fd):
             raise
@@ -60,19 +98,19 @@ class Passport:
         """Pickle while a process is being started: the descriptor is handed on with it."""
         from .reduction import DupFd
 
-        fd, base, size = _core.arena_ticket()
-        return _admit, (DupFd(fd), base, size, self._start_method, _std.installed())
+        fd, base, window_bytes = _core.arena_ticket()
+        return _admit, (DupFd(fd), base, window_bytes, self._start_method, _std.installed())
 
 
-def _admit(handle: DupFd, base: int, size: int, start_method: str | None, installed: bool) -> None:
+def _admit(handle: DupFd, base: int, window_bytes: int, start_method: str | None, installed: bool) -> None:
     """In the child."""
-    from . import context, util
+    from . import context
     from ._install import install
 
     if installed:
         install()
-    attach(handle.detach(), base, size)
-    util.Finalize(None, _core.leave, exitpriority=_LAST)  # a clean end, which nobody else could tell from a death
+    attach_and_close(handle.detach(), base, window_bytes)
+    _leave_at_exit()
     context._default_context.set_start_method(start_method, force=True)
 
 

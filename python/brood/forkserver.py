@@ -25,8 +25,8 @@ class _Preload(list):  # type: ignore[type-arg]
     """
 
     def __repr__(self) -> str:
-        fd, base, size = _core.arena_ticket()
-        ticket = (f"/proc/{os.getpid()}/fd/{fd}", base, size)
+        fd, base, window_bytes = _core.arena_ticket()
+        ticket = (f"/proc/{os.getpid()}/fd/{fd}", base, window_bytes)
         arguments = f"{list(self)!r}, {ticket!r}, {_std.installed()}"
         return f"({_arena.path_prologue()}, __import__('brood.forkserver').forkserver.serving({arguments}))[1]"
 
@@ -61,6 +61,6 @@ def serving(names: list[str], ticket: tuple[str, int, int], installed: bool) -> 
     """In the server, first of all: take part in the arena; returns the modules to preload."""
     if installed:
         install()
-    path, base, size = ticket
-    _arena.attach(os.open(path, os.O_RDWR | os.O_CLOEXEC), base, size)
+    path, base, window_bytes = ticket
+    _arena.attach_and_close(os.open(path, os.O_RDWR | os.O_CLOEXEC), base, window_bytes)
     return names

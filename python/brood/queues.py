@@ -4,12 +4,15 @@
 What is different: there is no feeder thread.  ``put`` pickles in the caller, so that what cannot be pickled raises
 there, and the object is in the queue when it returns; a process may end, or be joined, with objects of it still in
 the queue.  A process killed in ``put`` or ``get`` harms nobody.  ``put_many`` and ``get_many`` move several at once.
+
+``put_bytes`` and ``get_bytes`` move bytes without a pickle, for C programs that share the queue: they know it by its
+``handle``; a queue that they made is ``Queue.from_handle(handle)`` here.  See ``brood.arena_ticket``.
 """
 from __future__ import annotations
 
 import types
 from queue import Empty, Full
-from typing import Any
+from typing import Any, NoReturn
 
 from . import _core
 
@@ -101,13 +104,16 @@ class Queue(_Ends):
 
     def __init__(self, maxsize: int = 0, *, ctx: Any) -> None:
         super().__init__(maxsize)
-        self._maxsize = _bound(maxsize)
+
+    @property
+    def _maxsize(self) -> int:
+        return self._bound or _core.SemLock.SEM_VALUE_MAX
 
     def __getstate__(self) -> Any:
-        return self._ignore_epipe, self._maxsize
+        return self._ignore_epipe
 
     def __setstate__(self, state: Any) -> None:
-        self._ignore_epipe, self._maxsize = state
+        self._ignore_epipe = state
 
     def close(self) -> None:
         """Neither put nor get any more, in this process."""
@@ -126,10 +132,6 @@ class Queue(_Ends):
         raise error
 
 
-def _bound(maxsize: int) -> int:
-    return maxsize if maxsize > 0 else _core.SemLock.SEM_VALUE_MAX
-
-
 class JoinableQueue(Queue):
     """A queue that knows what of it is done."""
 
@@ -139,11 +141,16 @@ class JoinableQueue(Queue):
         self._room = _core.Condition()
 
     def __getstate__(self) -> Any:
-        return *super().__getstate__(), self._tally, self._room
+        return super().__getstate__(), self._tally, self._room
 
     def __setstate__(self, state: Any) -> None:
-        super().__setstate__(state[:-2])
-        self._tally, self._room = state[-2:]
+        inherited, self._tally, self._room = state
+        super().__setstate__(inherited)
+
+    @classmethod
+    def from_handle(cls, handle: int, /) -> NoReturn:
+        """Refuse: what of a queue is done is not in the queue.  A C program may take part in a JoinableQueue of Python's."""
+        raise TypeError("a JoinableQueue cannot be made from a handle: pickle it, or use Queue.from_handle")
 
     def task_done(self) -> None:
         """Say that one object that was got is done with; ValueError when all that were put are."""

@@ -260,8 +260,8 @@ int bri_arena_open(const struct bri_arena_wish *wish)
     if (bri_arena_current == NULL)
         error = make_arena(wish, &identity);
     else if (wish->must_be_new)
-        error = bri_fail(EALREADY,
-                         "this process has an arena already: call brood_arena_create before everything else");
+        error = bri_fail(EALREADY, "this process has an arena already: brood_arena_create and "
+                                   "brood_arena_attach come before all else");
     if (error == 0 && bri_load_acquire(&identity->name) == 0)
         error = bri_roster_join(identity);
     if (bri_arena_current != NULL)

@@ -147,6 +147,33 @@ def test_put_many_and_get_many():
     assert_flat(there_and_back, MANY // 4)
 
 
+@pytest.mark.parametrize("size", [10, 5000])
+def test_put_bytes_and_get_bytes(size):
+    made, data = mp.Queue(), bytearray(size)
+
+    def there_and_back():
+        made.put_bytes(data)
+        assert len(made.get_bytes()) == size
+        with contextlib.suppress(TypeError):
+            made.put_bytes("text")
+        with contextlib.suppress(queue.Empty):
+            made.get_bytes(False)
+
+    assert_flat(there_and_back, MANY // 2)
+
+
+def test_queues_from_handles():
+    made = mp.Queue()
+
+    def make_one():
+        mp.queues.Queue.from_handle(made.handle).put_bytes(b"x")
+        made.get_bytes()
+        with contextlib.suppress(ValueError):
+            mp.queues.Queue.from_handle(made.handle + 1)
+
+    assert_flat(make_one, SOME)
+
+
 def test_joinable_queue():
     made = mp.JoinableQueue()
 

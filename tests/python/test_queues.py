@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Queues: order, bounds, pickling, the ends of processes, and what programs of the standard library expect."""
+import array
 import collections
 import concurrent.futures
+import ctypes
 import gc
 import os
 import pickle
@@ -129,6 +131,94 @@ class TestPutAndGet:
         with pytest.raises(KeyboardInterrupt):
             things.get()
         assert ended(killer) == 0
+
+
+class TestBytes:
+    @pytest.mark.parametrize("make", [ctx.Queue, ctx.SimpleQueue, ctx.JoinableQueue])
+    @pytest.mark.parametrize("data", [b"", b"\0", b"text" * 1024, bytearray(b"x" * 5000), memoryview(b"abc")[1:],
+                                      array.array("d", [1.0, 2.0]), (ctypes.c_int * 3)(1, 2, 3)], ids=lambda data: type(data).__name__)
+    def test_anything_like_bytes(self, make, data):
+        things = make()
+        things.put_bytes(data)
+        got = things.get_bytes()
+        assert type(got) is bytes and got == bytes(data)
+
+    @pytest.mark.parametrize("size", [4095, 4096, 4097, 20 << 20])
+    def test_sizes(self, size):
+        things = ctx.Queue()
+        data = os.urandom(size)
+        things.put_bytes(data)
+        assert things.get_bytes(timeout=30) == data
+
+    def test_they_are_in_line_with_objects(self):
+        things = ctx.Queue()
+        things.put_bytes(pickle.dumps([1, 2]))
+        things.put([3, 4])
+        things.put_bytes(b"no pickle")
+        assert things.get() == [1, 2]
+        assert pickle.loads(things.get_bytes()) == [3, 4]
+        with pytest.raises(pickle.UnpicklingError):
+            things.get()
+        assert things.empty()
+
+    def test_bounds(self):
+        things = ctx.Queue(1)
+        things.put_bytes(b"1")
+        for arguments in ((b"2", False), (b"2", True, 0.01), (b"2", True, -1)):
+            with pytest.raises(Full):
+                things.put_bytes(*arguments)
+        assert things.get_bytes(block=True, timeout=None) == b"1"
+        for arguments in ((False,), (True, 0.01), (True, -1)):
+            with pytest.raises(Empty):
+                things.get_bytes(*arguments)
+
+    @pytest.mark.parametrize("wrong", ["text", 3, None, [1]])
+    def test_what_is_not_like_bytes(self, wrong):
+        things = ctx.Queue()
+        with pytest.raises(TypeError, match="bytes-like object is required"):
+            things.put_bytes(wrong)
+        assert things.empty()
+
+    def test_wrong_calls(self):
+        things = ctx.Queue()
+        for call in (lambda: things.put_bytes(), lambda: things.put_bytes(obj=b""), lambda: things.put_bytes(b"", True, None, 1),
+                     lambda: things.get_bytes(data=b""), lambda: things.get_bytes(True, "soon")):
+            with pytest.raises(TypeError):
+                call()
+        with pytest.raises(BufferError):
+            things.put_bytes(memoryview(b"abc")[::2])
+        assert things.empty()
+
+    def test_closed(self):
+        for made, error in ((ctx.Queue(), ValueError), (ctx.SimpleQueue(), OSError)):
+            made.close()
+            for call in (lambda: made.put_bytes(b""), lambda: made.get_bytes(block=False)):
+                with pytest.raises(error, match="closed"):
+                    call()
+
+    def test_tasks_are_counted(self):
+        things = ctx.JoinableQueue()
+        things.put_bytes(b"1")
+        things.get_bytes()
+        things.task_done()
+        things.join()
+        with pytest.raises(ValueError):
+            things.task_done()
+
+    def test_a_buffer_is_free_again(self):
+        things, data = ctx.Queue(1), bytearray(b"1")
+        things.put_bytes(data)
+        with pytest.raises(Full):
+            things.put_bytes(data, timeout=0.01)
+        data += b"2"  # BufferError while somebody has it
+        assert things.get_bytes() == b"1"
+
+    def test_wakes_who_waits(self):
+        things, answers = ctx.Queue(), ctx.Queue()
+        pid = child(lambda: answers.put_bytes(things.get_bytes()[::-1]))
+        things.put_bytes(b"123")
+        assert answers.get_bytes(timeout=30) == b"321"
+        assert ended(pid) == 0
 
 
 class TestMany:

@@ -22,6 +22,7 @@ GOOD = """
 from typing import Any, assert_type
 
 import brood as mp
+import brood.queues as brood_queues
 from brood.pool import ApplyResult, IMapIterator, Pool
 
 def name(number: int) -> str:
@@ -48,6 +49,14 @@ assert_type(process.exitcode, int | None)
 lost = mp.WorkerDied("lost")
 assert_type(lost.exit_code, int | None)
 mp.install()
+shared = brood_queues.Queue.from_handle(queue.handle)
+assert_type(shared, brood_queues.Queue)
+assert_type(shared.get_bytes(timeout=1.5), bytes)
+shared.put_bytes(memoryview(b"raw"), block=False)
+ticket = mp.arena_ticket()
+assert_type(ticket, mp.ArenaTicket)
+assert_type(ticket.base, int)
+mp.attach(*ticket)
 """
 
 BAD = """
@@ -61,6 +70,8 @@ mp.Pool(2).map(name, ["1"])
 mp.Queue().get(1, 2, 3)
 mp.Lock().acquire("now", "then")
 numbers: list[int] = mp.Pool(2).map(name, [1])
+mp.Queue().put_bytes("text")
+mp.attach(3, "address", 4096)
 """
 
 
@@ -96,4 +107,4 @@ def test_a_program_has_the_types_that_it_expects(tmp_path):
 def test_wrong_calls_are_found(tmp_path):
     result = mypy(write(tmp_path, "bad.py", BAD))
     wrong = {int(line.split(":")[1]) for line in result.stdout.splitlines() if "bad.py" in line}
-    assert wrong == {7, 8, 9, 10, 11}, result.stdout + result.stderr
+    assert wrong == {7, 8, 9, 10, 11, 12, 13}, result.stdout + result.stderr
