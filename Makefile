@@ -30,7 +30,7 @@ conformance: build ## CPython's own tests of multiprocessing, on brood, beside t
 	@tools/venv test
 	@tests/conformance/run
 
-demo: build ## the tutorial programs, checksums of /usr/include, a picture
+demo: build ## the tutorial programs, queues that C and Python share, checksums of /usr/include, a picture
 	@tools/demo --build $(BUILD)
 
 lint: ## clang-format, clang-tidy, the order of the layers, a clang build without warnings
