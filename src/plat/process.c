@@ -27,8 +27,7 @@ enum {
     START_TIME_FIELD = 22
 };
 
-/* Where a field of /proc/PID/stat begins.  The name of the program (field 2) may hold blanks and brackets: fields are counted from the last ')'. */
-static const char *find_field(const char *stat, int wanted)
+const char *bri_stat_field(const char *stat, int wanted)
 {
     const char *at = strrchr(stat, ')');
 
@@ -37,12 +36,10 @@ static const char *find_field(const char *stat, int wanted)
     return at == NULL ? "" : at + 1;
 }
 
-static int read_stat(pid_t pid, char *stat, size_t size)
+int bri_stat_read(int folder, const char *path, char *stat, size_t size)
 {
-    char path[40];
+    int fd = openat(folder, path, O_RDONLY | O_CLOEXEC);
 
-    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return 0;
     ssize_t got = read(fd, stat, size - 1);
@@ -53,11 +50,19 @@ static int read_stat(pid_t pid, char *stat, size_t size)
     return 1;
 }
 
+static int read_stat(pid_t pid, char *stat, size_t size)
+{
+    char path[40];
+
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    return bri_stat_read(AT_FDCWD, path, stat, size);
+}
+
 uint64_t bri_process_start_time(pid_t pid)
 {
     char stat[STAT_BYTES];
 
-    return read_stat(pid, stat, sizeof stat) ? strtoull(find_field(stat, START_TIME_FIELD), NULL, 10) : 0;
+    return read_stat(pid, stat, sizeof stat) ? strtoull(bri_stat_field(stat, START_TIME_FIELD), NULL, 10) : 0;
 }
 
 /* Without a descriptor (none left, or no pidfd_open): a zombie whose last thread it is has ended.  Cannot be told: alive. */
@@ -69,8 +74,8 @@ static int has_ended_by_stat(pid_t pid)
         return 1;
     if (!read_stat(pid, stat, sizeof stat))
         return 0;
-    return (*find_field(stat, STATE_FIELD) == 'Z' || *find_field(stat, STATE_FIELD) == 'X') &&
-           strtoul(find_field(stat, THREADS_FIELD), NULL, 10) <= 1;
+    return (*bri_stat_field(stat, STATE_FIELD) == 'Z' || *bri_stat_field(stat, STATE_FIELD) == 'X') &&
+           strtoul(bri_stat_field(stat, THREADS_FIELD), NULL, 10) <= 1;
 }
 
 int bri_process_has_ended(pid_t pid, uint64_t start_time)

@@ -3,8 +3,16 @@
 #ifndef BRI_PLAT_PROCESS_H
 #define BRI_PLAT_PROCESS_H
 
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
+
+/* The text of a /proc/PID/stat, its path as seen from a folder (a descriptor or AT_FDCWD): 1, or 0 when it cannot be read, as after the end. */
+int bri_stat_read(int folder, const char *path, char *stat, size_t size);
+
+/* Where a field of that text begins (proc(5) numbers them); "" when it has fewer.  The name of the program (field 2) may hold blanks and
+ * brackets: fields are counted from the last ')'. */
+const char *bri_stat_field(const char *stat, int wanted);
 
 /* When the process began, in clock ticks since boot (field 22 of /proc/PID/stat, proc(5)); 0 when unknown. */
 uint64_t bri_process_start_time(pid_t pid);

@@ -1,12 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "proc/child.h"
 
-#include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/syscall.h>
@@ -14,6 +10,7 @@
 #include <unistd.h>
 
 #include "arena/roster.h"
+#include "plat/children.h"
 #include "plat/descriptor.h"
 #include "plat/process.h"
 #include "plat/random.h"
@@ -106,34 +103,10 @@ _Noreturn void bri_leave_and_exit(void)
     _exit(0);
 }
 
-/* Field 4 of /proc/PID/stat. */
-static pid_t parent_of(const char *pid)
+static void kill_child(pid_t child, void *unused)
 {
-    char path[300], stat[512];
-
-    snprintf(path, sizeof path, "/proc/%s/stat", pid);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return 0;
-    ssize_t got = read(fd, stat, sizeof stat - 1);
-    close(fd);
-    stat[got > 0 ? got : 0] = '\0';
-    const char *bracket = strrchr(stat, ')');
-    return bracket == NULL || strlen(bracket) < 4 ? 0 : (pid_t)strtol(bracket + 4, NULL, 10);
-}
-
-/* False: there is no /proc to look into. */
-static int kill_each_child(void)
-{
-    DIR *processes = opendir("/proc");
-
-    if (processes == NULL)
-        return 0;
-    for (struct dirent *entry; (entry = readdir(processes)) != NULL;)
-        if (entry->d_name[0] >= '1' && entry->d_name[0] <= '9' && parent_of(entry->d_name) == getpid())
-            kill((pid_t)strtol(entry->d_name, NULL, 10), SIGKILL);
-    closedir(processes);
-    return 1;
+    (void)unused;
+    kill(child, SIGKILL);
 }
 
 /* Whoever is reaped has left its children to us, so after each reaping all are killed anew; before a wait nobody is reaped, so that it ends. */
@@ -142,7 +115,8 @@ void bri_kill_children(void)
     siginfo_t info;
 
     bri_close_descriptors(); /* so that there is one for /proc */
-    while (kill_each_child() && waitid(P_ALL, 0, &info, WEXITED | WNOWAIT) == 0) /* ends with ECHILD */
+    while (bri_children_each(getpid(), kill_child, NULL) == 0 &&
+           waitid(P_ALL, 0, &info, WEXITED | WNOWAIT) == 0) /* ends with ECHILD */
         while (waitpid(-1, NULL, WNOHANG) > 0) {
         }
 }

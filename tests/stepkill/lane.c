@@ -15,6 +15,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "plat/children.h"
+
 enum {
     DEFAULT_TIMEOUT_MS = 5000,
     ORPHAN_GRACE_MS = 1000,
@@ -101,24 +103,21 @@ static void nap(void)
     nanosleep(&half_a_millisecond, NULL);
 }
 
-static int list_children(pid_t parent, pid_t *ret_pids, int room)
+struct pids {
+    int count;
+    pid_t at[MAX_PROCESSES];
+};
+
+static void add_pid(pid_t pid, void *argument)
 {
-    char path[64];
-    int count = 0;
-    snprintf(path, sizeof path, "/proc/%d/task/%d/children", (int)parent, (int)parent);
-    FILE *file = fopen(path, "re");
-    if (file == NULL)
-        return 0;
-    while (count < room && fscanf(file, "%d", &ret_pids[count]) == 1)
-        count++;
-    fclose(file);
-    return count;
+    struct pids *pids = argument;
+    if (pids->count < MAX_PROCESSES)
+        pids->at[pids->count++] = pid;
 }
 
 /* The lane is a subreaper: what a driver left are its children now. Returns how many outlived grace. */
 static int sweep(int grace_ms)
 {
-    pid_t pids[MAX_PROCESSES];
     int outlived = 0, rounds = grace_ms * 2;
     for (;;) {
         pid_t reaped;
@@ -127,10 +126,11 @@ static int sweep(int grace_ms)
         if (reaped < 0 && errno == ECHILD)
             return outlived;
         if (rounds-- <= 0) {
-            const int count = list_children(getpid(), pids, MAX_PROCESSES);
-            for (int i = 0; i < count; i++)
-                kill(pids[i], SIGKILL);
-            outlived = outlived > count ? outlived : count;
+            struct pids left = {.count = 0};
+            bri_children_each(getpid(), add_pid, &left);
+            for (int i = 0; i < left.count; i++)
+                kill(left.at[i], SIGKILL);
+            outlived = outlived > left.count ? outlived : left.count;
         }
         nap();
     }
@@ -163,19 +163,18 @@ static void describe_end(const struct run *run, char *text, size_t size)
 /* Where the driver and all that descends from it hang. */
 static void describe_wedge(const struct lane *lane, pid_t driver, char *text, size_t size)
 {
-    pid_t pids[MAX_PROCESSES] = {driver};
-    int known = 1;
+    struct pids family = {.count = 1, .at = {driver}};
     char where[700];
     describe_end(lane->run, text, size);
     add_text(text, size, "; then stuck in %s", phase_names[lane->run->phase]);
-    for (int i = 0; i < known; i++) {
-        const char state = process_state(pids[i]);
-        known += list_children(pids[i], pids + known, MAX_PROCESSES - known);
+    for (int i = 0; i < family.count; i++) {
+        const pid_t pid = family.at[i];
+        const char state = process_state(pid);
+        bri_children_each(pid, add_pid, &family);
         if (state == 0 || state == 'Z')
             continue;
-        process_print_where(where, sizeof where, pids[i]);
-        add_text(text, size, "\n#     %s %d [%c] %s", i == 0 ? "driver" : "process", (int)pids[i], state,
-                 where);
+        process_print_where(where, sizeof where, pid);
+        add_text(text, size, "\n#     %s %d [%c] %s", i == 0 ? "driver" : "process", (int)pid, state, where);
     }
 }
 
