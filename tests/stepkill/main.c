@@ -113,18 +113,23 @@ static int parse_option(int option, struct stepkill_options *options)
     }
 }
 
-/* A thousand instructions of the dynamic linker at each first call of a function are not what we came for. */
-static void bind_now(char **argv)
+/*
+ * A thousand instructions of the dynamic linker at each first call of a function are not what we came for.  Nor are string functions in AVX-512,
+ * which capstone before its version 5 cannot decode: each instruction that cannot be decoded is a kill point.
+ */
+static void begin_anew(char **argv)
 {
-    if (getenv("LD_BIND_NOW") == NULL && setenv("LD_BIND_NOW", "1", 1) == 0)
-        execv("/proc/self/exe", argv);
+    if (getenv("LD_BIND_NOW") != NULL || setenv("LD_BIND_NOW", "1", 1) != 0)
+        return;
+    setenv("GLIBC_TUNABLES", "glibc.cpu.hwcaps=-AVX512F,-AVX512VL,-AVX512BW", 0);
+    execv("/proc/self/exe", argv);
 }
 
 int main(int argc, char **argv)
 {
     struct stepkill_options options = {0};
     int option;
-    bind_now(argv);
+    begin_anew(argv);
     while ((option = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
         if (parse_option(option, &options))
             continue;
