@@ -108,12 +108,22 @@ static void free_board(struct board *board)
     munmap(board, sizeof *board);
 }
 
-static bool is_as_expected(const struct board *board, enum stepkill_expect expect)
+static bool has_points_as_expected(const struct lane *lane)
 {
+    const unsigned long least = lane->scenario->noticed_least, most = lane->scenario->noticed_most;
+    const unsigned long count = lane->board->trace.points_count;
+    if (lane->options->is_full || lane->options->to != 0)
+        return true;
+    return count >= least && (most == 0 || count <= most);
+}
+
+static bool is_as_expected(const struct lane *lane)
+{
+    const struct board *board = lane->board;
     const bool wedges = atomic_load(&board->wedges) > 0, violates = atomic_load(&board->violations) > 0;
-    if (atomic_load(&board->broken_lanes) > 0)
+    if (atomic_load(&board->broken_lanes) > 0 || !has_points_as_expected(lane))
         return false;
-    switch (expect) {
+    switch (lane->scenario->expect) {
     case STEPKILL_WEDGES:
         return wedges && !violates;
     case STEPKILL_VIOLATES:
@@ -149,12 +159,17 @@ static bool report(const struct lane *lane, int number, double took)
     char stride_text[40] = "one";
     if (stride > 1)
         snprintf(stride_text, sizeof stride_text, "%luth", stride);
-    const bool ok = is_as_expected(board, s->expect);
+    const bool ok = is_as_expected(lane);
     printf("%s %d - %s: %lu kill points, %lu wedged, %lu violations%s\n", ok ? "ok" : "not ok", number,
            s->name, atomic_load(&board->points), atomic_load(&board->wedges), atomic_load(&board->violations),
            remarks[s->expect]);
     printf("# %lu instructions, %lu that others can notice, every %s of these; %.1f s\n", board->trace.length,
            board->trace.points_count, stride_text, took);
+    if (!has_points_as_expected(lane))
+        printf("# expected that others can notice at least %lu, at most %lu (0: any number)\n",
+               s->noticed_least, s->noticed_most);
+    if (board->trace.in_doubt > 0)
+        printf("# %lu of these are instructions that capstone does not know\n", board->trace.in_doubt);
     if (atomic_load(&board->repeats) > 0)
         printf("# %lu runs left the recorded way and were repeated with single steps\n",
                atomic_load(&board->repeats));

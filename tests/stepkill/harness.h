@@ -53,6 +53,8 @@ struct stepkill_scenario {
     unsigned long max_steps; /* an operation longer than this is a failure; 0: 1000000 */
     unsigned long
         most_points; /* a longer one is sampled, evenly, unless options->stride says otherwise; 0: never */
+    /* A self-test: how many of its instructions others can notice; 0: any number. */
+    unsigned long noticed_least, noticed_most;
     enum stepkill_expect expect;
 };
 

@@ -3,7 +3,9 @@
 #define _GNU_SOURCE
 #include "harness.h"
 
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -12,7 +14,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { LOOP_TURNS = 200, SLEEPER_TURNS = 3 };
+enum {
+    LOOP_TURNS = 200,
+    LOOKS = 30,         /* at things that others do, or do not, notice */
+    NOTICED_ALWAYS = 8, /* at most: the first steps of any victim, and its end */
+    NOTICED_PER_LOOK = 8,
+};
 
 struct shared {
     atomic_int lock;
@@ -21,6 +28,8 @@ struct shared {
     pthread_mutex_t robust;
     pid_t middle, worker;
     int jobs_fd, acks_fd, child_fds[2];
+    int stat_fd, pipe_fds[2];
+    char text[512];
     atomic_int handled, signals, finished;
 };
 
@@ -304,6 +313,105 @@ static int check_nothing(void *ctx)
     return 0;
 }
 
+/* --- system calls that others notice, and those that they do not (quiet.h) --------------------- */
+
+static void *make_looks(void)
+{
+    struct shared *s = make_shared();
+    s->stat_fd = open("/proc/self/stat", O_RDONLY | O_CLOEXEC);
+    if (s->stat_fd < 0 || pipe2(s->pipe_fds, O_CLOEXEC) != 0)
+        return NULL;
+    return write(s->pipe_fds[1], s->text, LOOKS) == LOOKS ? s : NULL;
+}
+
+static void look_into_proc(void *ctx)
+{
+    char text[512];
+    (void)ctx;
+    stepkill_begin();
+    for (int i = 0; i < LOOKS; i++) {
+        const int proc = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        const ssize_t got = getdents64(proc, text, sizeof text);
+        const int stat = openat(proc, "self/stat", O_RDONLY | O_CLOEXEC);
+        if (got <= 0 || read(stat, text, sizeof text) <= 0 || lseek(stat, 0, SEEK_SET) != 0 ||
+            openat(proc, "0/stat", O_RDONLY | O_CLOEXEC) >= 0)
+            _exit(1);
+        close(stat);
+        close(proc);
+    }
+    stepkill_end();
+}
+
+/* What is like it, but: a pipe is closed and read, a position is the driver's too, a buffer is shared, a file is no such file. */
+static void do_noticed_things(void *ctx)
+{
+    struct shared *s = ctx;
+    char text[512];
+    stepkill_begin();
+    for (int i = 0; i < LOOKS; i++) {
+        close(dup(s->pipe_fds[1]));
+        const int stat = open("/proc/self/stat", O_RDONLY | O_CLOEXEC);
+        if (read(s->pipe_fds[0], text, 1) != 1 || read(s->stat_fd, text, sizeof text) < 0 ||
+            lseek(s->stat_fd, 0, SEEK_SET) != 0 || read(stat, s->text, sizeof s->text) <= 0)
+            _exit(1);
+        close(stat);
+        close(open("/proc/self/status", O_RDONLY | O_CLOEXEC));
+    }
+    stepkill_end();
+}
+
+/* A descriptor that a child has, too. */
+static void look_after_fork(void *ctx)
+{
+    stepkill_begin();
+    const int stat = open("/proc/self/stat", O_RDONLY | O_CLOEXEC);
+    const pid_t child = fork();
+    if (child == 0)
+        _exit(0);
+    for (int i = 0; i < LOOKS; i++)
+        if (lseek(stat, i, SEEK_SET) != i)
+            _exit(1);
+    waitpid(child, NULL, 0);
+    stepkill_end();
+    (void)ctx;
+}
+
+/* Between its two steps it has taken a byte, and not told. */
+static void take_byte(void *ctx)
+{
+    struct shared *s = ctx;
+    char byte;
+    stepkill_begin();
+    if (read(s->pipe_fds[0], &byte, 1) == 1)
+        s->counter = 1;
+    stepkill_end();
+}
+
+static int check_bytes(void *ctx)
+{
+    struct shared *s = ctx;
+    const ssize_t left = read(s->pipe_fds[0], s->text, sizeof s->text);
+    return left + s->counter == LOOKS ? 0 : stepkill_fail("%zd bytes and %ld", left, s->counter);
+}
+
+/* The same with the position in a file of /proc that is open in the driver, too. */
+static void move_position(void *ctx)
+{
+    struct shared *s = ctx;
+    char text[512];
+    stepkill_begin();
+    if (read(s->stat_fd, text, sizeof text) > 0)
+        s->counter = 1;
+    stepkill_end();
+}
+
+static int check_position(void *ctx)
+{
+    const struct shared *s = ctx;
+    const int has_moved = lseek(s->stat_fd, 0, SEEK_CUR) > 0;
+    return has_moved == s->counter ? 0 : stepkill_fail("it has moved: %d, %ld", has_moved, s->counter);
+}
+
 const struct stepkill_scenario stepkill_selftest[] = {
     {.name = "selftest.spinlock",
      .setup = make_shared,
@@ -350,6 +458,33 @@ const struct stepkill_scenario stepkill_selftest[] = {
      .setup = make_shared,
      .victim = leave_orphan,
      .check = check_nothing,
+     .expect = STEPKILL_VIOLATES},
+    {.name = "selftest.quiet",
+     .setup = make_looks,
+     .victim = look_into_proc,
+     .check = check_nothing,
+     .noticed_least = 1,
+     .noticed_most = NOTICED_ALWAYS},
+    {.name = "selftest.noticed",
+     .setup = make_looks,
+     .victim = do_noticed_things,
+     .check = check_nothing,
+     .noticed_least = LOOKS * NOTICED_PER_LOOK,
+     .noticed_most = LOOKS * NOTICED_PER_LOOK + NOTICED_ALWAYS},
+    {.name = "selftest.noticed-after-fork",
+     .setup = make_looks,
+     .victim = look_after_fork,
+     .check = check_nothing,
+     .noticed_least = LOOKS},
+    {.name = "selftest.takes-byte",
+     .setup = make_looks,
+     .victim = take_byte,
+     .check = check_bytes,
+     .expect = STEPKILL_VIOLATES},
+    {.name = "selftest.moves-position",
+     .setup = make_looks,
+     .victim = move_position,
+     .check = check_position,
      .expect = STEPKILL_VIOLATES},
     {.name = NULL},
 };

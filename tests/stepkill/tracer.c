@@ -224,21 +224,34 @@ static bool is_over(const struct tracee *t)
     return atomic_load_explicit(t->over, memory_order_acquire) != 0;
 }
 
+static enum visible look_ahead(const struct tracee *t, const struct trace *record)
+{
+    if (record == NULL || t->steps < RESTARTED)
+        return VISIBLE_YES;
+    return visible_next(t->pid, record->ip[record->length - 1]);
+}
+
+static void record_step(struct trace *record, pid_t pid, enum visible visible)
+{
+    if (record->length == record->capacity)
+        return;
+    record->in_doubt += visible == VISIBLE_IN_DOUBT;
+    record->is_visible[record->length] = visible != VISIBLE_NO;
+    record->ip[record->length++] = read_ip(pid);
+}
+
 static enum advance step_to(struct tracee *t, unsigned long k, struct trace *record)
 {
     while (t->steps < k) {
-        const bool is_visible =
-            record != NULL && (t->steps < RESTARTED || visible_next(t->pid, record->ip[record->length - 1]));
+        const enum visible before = look_ahead(t, record);
         const enum event event = resume(t, ONE_STEP);
         if (event != EVENT_TRAP)
             return not_stepped(event);
         t->steps++;
         if (is_over(t))
             return ADVANCE_OVER;
-        if (record != NULL && record->length < record->capacity) {
-            record->is_visible[record->length] = is_visible;
-            record->ip[record->length++] = read_ip(t->pid);
-        }
+        if (record != NULL)
+            record_step(record, t->pid, visible_after(t->pid, before));
     }
     return ADVANCE_STEPPED;
 }

@@ -6,6 +6,7 @@
  */
 #define _GNU_SOURCE
 #include "visible.h"
+#include "quiet.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -43,7 +44,7 @@ static void read_ranges(pid_t pid)
         fclose(maps);
 }
 
-static bool is_shared(uint64_t address, unsigned bytes)
+bool visible_is_shared(uint64_t address, uint64_t bytes)
 {
     for (unsigned i = 0; i < shared.count; i++)
         if (address < shared.at[i].to && address + bytes > shared.at[i].from)
@@ -86,7 +87,7 @@ static bool writes_to_shared(pid_t pid, const cs_x86_op *operand)
             return true;
         address += *index * (unsigned long long)operand->mem.scale;
     }
-    return is_shared(address, operand->size);
+    return visible_is_shared(address, operand->size);
 }
 
 static bool is_private(const cs_x86_op *operand)
@@ -114,8 +115,6 @@ static bool only_reads(const cs_insn *instruction, unsigned operand)
 static bool is_noticed(pid_t pid, const cs_insn *instruction)
 {
     const cs_x86 *detail = &instruction->detail->x86;
-    if (instruction->id == X86_INS_SYSCALL)
-        return true;
     for (unsigned i = 0; i < detail->op_count; i++) {
         const cs_x86_op *operand = &detail->operands[i];
         if (operand->type == X86_OP_MEM && !only_reads(instruction, i) && !is_private(operand) &&
@@ -139,9 +138,10 @@ static cs_insn *decoder(csh *ret_handle)
     return instruction;
 }
 
-bool visible_next(pid_t pid, uint64_t ip)
+static bool after_system_call;
+
+enum visible visible_next(pid_t pid, uint64_t ip)
 {
-    static bool after_system_call;
     csh handle;
     cs_insn *instruction = decoder(&handle);
     const uint8_t *code = (const uint8_t *)(uintptr_t)ip; /* NOLINT(performance-no-int-to-ptr) */
@@ -149,18 +149,38 @@ bool visible_next(pid_t pid, uint64_t ip)
     uint64_t address = ip;
     if (shared.pid != pid || after_system_call)
         read_ranges(pid);
-    after_system_call = true;
+    after_system_call = false;
     if (ip == 0 || !cs_disasm_iter(handle, &code, &left, &address, instruction))
-        return true;
-    after_system_call = instruction->id == X86_INS_SYSCALL;
-    return is_noticed(pid, instruction);
+        return VISIBLE_IN_DOUBT;
+    if (instruction->id != X86_INS_SYSCALL)
+        return is_noticed(pid, instruction) ? VISIBLE_YES : VISIBLE_NO;
+    after_system_call = true;
+    quiet_enter(pid);
+    return VISIBLE_YES;
+}
+
+enum visible visible_after(pid_t pid, enum visible before)
+{
+    return after_system_call && quiet_leave(pid) ? VISIBLE_NO : before;
 }
 
 #else
 
-bool visible_next(pid_t pid, uint64_t ip)
+enum visible visible_next(pid_t pid, uint64_t ip)
 {
     (void)pid, (void)ip;
+    return VISIBLE_YES;
+}
+
+enum visible visible_after(pid_t pid, enum visible before)
+{
+    (void)pid;
+    return before;
+}
+
+bool visible_is_shared(uint64_t address, uint64_t bytes)
+{
+    (void)address, (void)bytes;
     return true;
 }
 
