@@ -7,7 +7,9 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 
+#include "base/check.h"
 #include "plat/process.h"
 
 enum { EXIT_CODE = 5 };
@@ -88,6 +90,22 @@ static void *setup_process(void)
 
 static void *setup_daemon(void)
 {
+    return setup_running(1);
+}
+
+/* As on a kernel without lists of children: there is no descriptor for the list, but one for the walk over /proc that comes then. */
+static void deny_list(const char *point)
+{
+    static struct rlimit before;
+    if (strcmp(point, "children.list") == 0 && getrlimit(RLIMIT_NOFILE, &before) == 0)
+        setrlimit(RLIMIT_NOFILE, &(struct rlimit){0, before.rlim_max});
+    if (strcmp(point, "children.walk") == 0)
+        setrlimit(RLIMIT_NOFILE, &before);
+}
+
+static void *setup_daemon_without_list(void)
+{
+    bri_fault_hook = deny_list;
     return setup_running(1);
 }
 
@@ -231,6 +249,11 @@ const struct stepkill_scenario stepkill_process[] = {
      .check = check_orphan},
     {.name = "process.keeper.daemon",
      .setup = setup_daemon,
+     .victim_pid = keeper_pid,
+     .provoke = let_child_end_later,
+     .check = check_daemon},
+    {.name = "process.keeper.daemon-walk",
+     .setup = setup_daemon_without_list,
      .victim_pid = keeper_pid,
      .provoke = let_child_end_later,
      .check = check_daemon},
