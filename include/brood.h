@@ -556,7 +556,8 @@ typedef struct brood_stream_item {
 } brood_stream_item;
 
 /* The next result: 1, or 0 at the end.  An item that failed is a result like any other (outcome).  -ETIMEDOUT.  The iterator's own
- * errno, after all earlier results.  -ECANCELED, -ENOTRECOVERABLE: the pool.  -EPERM, -EINVAL.  -ENOMEM.
+ * errno, after all earlier results.  -EFAULT: likewise, the function's module was unloaded meanwhile.  -ECANCELED, -ENOTRECOVERABLE: the pool.
+ * -EPERM, -EINVAL.  -ENOMEM.
  * thread one · fork owner · signal no */
 int brood_stream_next(brood_stream *stream, brood_stream_item *ret_item, int64_t deadline);
 int brood_stream_destroy(brood_stream *stream);

@@ -10,7 +10,7 @@
 
 struct loaded {
     void *module;
-    brood_function *function;
+    brood_function *function, *of_stream; /* the second fails with its version */
 };
 
 static char folder[] = "/tmp/brood-reload-XXXXXX", copy[sizeof folder + 16];
@@ -32,7 +32,8 @@ static struct loaded load_from(const char *path)
     if (loaded.module == NULL)
         fail_msg("%s: %s", path, dlerror());
     *(void **)&loaded.function = dlsym(loaded.module, "version");
-    assert_true(loaded.function != NULL);
+    *(void **)&loaded.of_stream = dlsym(loaded.module, "fail_with_version");
+    assert_true(loaded.function != NULL && loaded.of_stream != NULL);
     return loaded;
 }
 
@@ -138,6 +139,52 @@ static void loaded_later_is_refused(void **unused)
     dlclose(late.module);
 }
 
+/* --- streams: each item is a job of its own --- */
+
+static int give_item(void *argument, brood_message *ret_item)
+{
+    (void)argument;
+    *ret_item = (brood_message){"", 0};
+    return 1;
+}
+
+/* Takes one result, which makes room for one item; its version. */
+static int take_one(brood_stream *stream)
+{
+    brood_stream_item item;
+    int got = brood_stream_next(stream, &item, brood_after_ms(WITHIN_MS));
+
+    if (got < 0)
+        return got;
+    assert_int_equal(got, 1);
+    assert_int_equal(item.outcome.kind, BROOD_ERROR);
+    return item.outcome.code;
+}
+
+static void streams_ask_anew(void **unused)
+{
+    struct loaded before = load("plugin_1_sha1.so");
+    brood_pool *pool = new_pool(1);
+    brood_stream *stream;
+
+    (void)unused;
+    assert_ok(brood_pool_imap(pool, before.of_stream, give_item, NULL, BROOD_IMAP_OPTIONS(.max_items = 2),
+                              &stream));
+    assert_int_equal(take_one(stream), 1);
+    dlclose(before.module);
+    assert_int_equal(take_one(stream), 1); /* of what was in flight by then */
+    assert_refused(take_one(stream), EFAULT, "function");
+    struct loaded now = load_in_place("plugin_2_sha1.so", &before);
+    assert_refused(take_one(stream), EFAULT, "function");
+    dlclose(now.module);
+    now = load_in_place("plugin_1_sha1.so", &before);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(take_one(stream), 1);
+    assert_ok(brood_stream_destroy(stream));
+    assert_ok(brood_pool_destroy(pool));
+    dlclose(now.module);
+}
+
 static int make_folder(void **state)
 {
     if (mkdtemp(folder) == NULL)
@@ -160,6 +207,7 @@ int main(void)
         clean_test(versions_without_a_build_id),
         clean_test(another_ones_end_changes_nothing),
         clean_test(loaded_later_is_refused),
+        clean_test(streams_ask_anew),
     };
 
     prepare_tests();

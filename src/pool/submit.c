@@ -172,6 +172,17 @@ void bri_pool_take_back(brood_pool *pool, struct bri_job_shm *job, uint64_t inde
 
 /* --- public --- */
 
+static int check_code(const brood_pool *pool, brood_function *function)
+{
+    if (bri_modules_hold(&pool->modules, (uintptr_t)function))
+        return 0;
+    return bri_fail(
+        EFAULT,
+        "function (%p) does not lie in a module that was loaded when the pool was created and still is: "
+        "workers do not have it",
+        (void *)(uintptr_t)function);
+}
+
 int bri_pool_check_function(brood_pool *pool, brood_function *function)
 {
     int error = bri_pool_check(pool);
@@ -180,13 +191,8 @@ int bri_pool_check_function(brood_pool *pool, brood_function *function)
         return error;
     if (function == NULL)
         return bri_fail(EINVAL, "function is NULL: pass the function that the workers are to run");
-    if (!bri_modules_hold(&pool->modules, (uintptr_t)function))
-        return bri_fail(
-            EFAULT,
-            "function (%p) does not lie in a module that was loaded when the pool was created and still is: "
-            "workers do not have it",
-            (void *)(uintptr_t)function);
-    return bri_pool_is_over(pool), bri_pool_trouble(pool, 1);
+    error = check_code(pool, function);
+    return error < 0 ? error : (bri_pool_is_over(pool), bri_pool_trouble(pool, 1));
 }
 
 static int check_sizes(const void *items, size_t item_bytes, size_t result_bytes, size_t count)
@@ -349,6 +355,8 @@ int bri_pool_submit_flight(brood_pool *pool, brood_function *function, const bro
                                 .is_of_stream = 1};
     int error = check_spans(item, 1);
 
+    if (error == 0)
+        error = check_code(pool, function); /* its module may have gone since the stream began */
     return error < 0 ? error : submit(pool, &wish, ret_result);
 }
 
