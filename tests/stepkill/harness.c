@@ -74,8 +74,10 @@ static void start_lane(const struct lane *lane, void (*work)(const struct lane *
 
 static void run_lanes(struct lane *lane, int count, void (*work)(const struct lane *))
 {
+    const size_t bytes = (size_t)count * sizeof(struct run);
+    struct run *runs = stepkill_shared(bytes);
     for (int i = 0; i < count; i++) {
-        lane->run = stepkill_shared(sizeof *lane->run);
+        lane->run = &runs[i];
         start_lane(lane, work);
     }
     for (int i = 0; i < count; i++) {
@@ -85,6 +87,7 @@ static void run_lanes(struct lane *lane, int count, void (*work)(const struct la
         if (status != 0)
             atomic_fetch_add(&lane->board->broken_lanes, 1);
     }
+    munmap(runs, bytes);
 }
 
 static struct board *new_board(const struct stepkill_scenario *scenario)
@@ -169,7 +172,7 @@ static bool report(const struct lane *lane, int number, double took)
         printf("# expected that others can notice at least %lu, at most %lu (0: any number)\n",
                s->noticed_least, s->noticed_most);
     if (board->trace.in_doubt > 0)
-        printf("# %lu of these are instructions that capstone does not know\n", board->trace.in_doubt);
+        printf("# %lu of these could not be judged, and count as noticed\n", board->trace.in_doubt);
     if (atomic_load(&board->repeats) > 0)
         printf("# %lu runs left the recorded way and were repeated with single steps\n",
                atomic_load(&board->repeats));

@@ -22,7 +22,7 @@ struct trace {
     uint8_t *is_visible; /* others could notice the instruction that led here; of the first steps always */
     uint32_t *points;    /* where to kill: those, or all */
     unsigned long points_count;
-    unsigned long in_doubt; /* instructions that could not be decoded: taken for visible */
+    unsigned long in_doubt; /* instructions that could not be judged: taken for visible */
 };
 
 #define TRACE_NEVER UINT32_MAX

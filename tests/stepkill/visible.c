@@ -34,7 +34,7 @@ static void read_ranges(pid_t pid)
     snprintf(path, sizeof path, "/proc/%d/maps", (int)pid);
     FILE *maps = fopen(path, "re");
     shared.pid = pid;
-    shared.count = 0;
+    shared.count = maps != NULL ? 0 : RANGES_MOST;
     while (maps != NULL && shared.count < RANGES_MOST && fgets(line, sizeof line, maps) != NULL)
         if (sscanf(line, "%lx-%lx %7s", &shared.at[shared.count].from, &shared.at[shared.count].to, mode) ==
                 3 &&
@@ -44,12 +44,18 @@ static void read_ranges(pid_t pid)
         fclose(maps);
 }
 
+/* Then anything may be shared. */
+static bool are_ranges_unknown(void)
+{
+    return shared.count == RANGES_MOST;
+}
+
 bool visible_is_shared(uint64_t address, uint64_t bytes)
 {
     for (unsigned i = 0; i < shared.count; i++)
         if (address < shared.at[i].to && address + bytes > shared.at[i].from)
             return true;
-    return shared.count == RANGES_MOST;
+    return are_ranges_unknown();
 }
 
 /* NULL: not one that addresses are made of. */
@@ -152,11 +158,14 @@ enum visible visible_next(pid_t pid, uint64_t ip)
     after_system_call = false;
     if (ip == 0 || !cs_disasm_iter(handle, &code, &left, &address, instruction))
         return VISIBLE_IN_DOUBT;
-    if (instruction->id != X86_INS_SYSCALL)
-        return is_noticed(pid, instruction) ? VISIBLE_YES : VISIBLE_NO;
-    after_system_call = true;
-    quiet_enter(pid);
-    return VISIBLE_YES;
+    if (instruction->id == X86_INS_SYSCALL) {
+        after_system_call = true;
+        quiet_enter(pid);
+        return VISIBLE_YES;
+    }
+    if (!is_noticed(pid, instruction))
+        return VISIBLE_NO;
+    return are_ranges_unknown() ? VISIBLE_IN_DOUBT : VISIBLE_YES;
 }
 
 enum visible visible_after(pid_t pid, enum visible before)

@@ -14,7 +14,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-enum visible { VISIBLE_NO, VISIBLE_YES, VISIBLE_IN_DOUBT /* it cannot be decoded */ };
+/* In doubt: it cannot be decoded, or there are too many mappings. */
+enum visible { VISIBLE_NO, VISIBLE_YES, VISIBLE_IN_DOUBT };
 
 /* Can others notice the instruction at `ip`, which the stopped process executes next? */
 enum visible visible_next(pid_t pid, uint64_t ip);
