@@ -114,14 +114,19 @@ static int parse_option(int option, struct stepkill_options *options)
 }
 
 /*
- * A thousand instructions of the dynamic linker at each first call of a function are not what we came for.  Nor are string functions in AVX-512,
- * which capstone before its version 5 cannot decode: each instruction that cannot be decoded is a kill point.
+ * A thousand instructions of the dynamic linker at each first call of a function are not what we came for.  Nor is how libc copies memory:
+ *   - not in AVX-512, which capstone before its version 5 cannot decode: each instruction that cannot be decoded is a kill point;
+ *   - not by `rep movsb` and `rep stosb`, each turn of which is a kill point that no breakpoint leads to, but in a loop of vectors.
  */
+static const char tunables[] = "glibc.cpu.hwcaps=-AVX512F,-AVX512VL,-AVX512BW"
+                               ":glibc.cpu.x86_rep_movsb_threshold=1000000000"
+                               ":glibc.cpu.x86_rep_stosb_threshold=1000000000";
+
 static void begin_anew(char **argv)
 {
     if (getenv("LD_BIND_NOW") != NULL || setenv("LD_BIND_NOW", "1", 1) != 0)
         return;
-    setenv("GLIBC_TUNABLES", "glibc.cpu.hwcaps=-AVX512F,-AVX512VL,-AVX512BW", 0);
+    setenv("GLIBC_TUNABLES", tunables, 0);
     execv("/proc/self/exe", argv);
 }
 
