@@ -41,10 +41,10 @@ format: ## rewrites the C files as clang-format wants them
 	@tools/install-deps lint
 	@tools/lint --fix
 
-stepkill: ## kills every operation after every instruction that others can notice, none left out (make test samples the longest)
+stepkill: ## kills every operation after every instruction that others can notice (a part of make test)
 	@$(configure_tests)
 	@ninja --quiet -C $(BUILD)-test tests/stepkill
-	@$(BUILD)-test/tests/stepkill --all
+	@$(BUILD)-test/tests/stepkill
 
 stress: ## every stress program, with a new seed each
 	@$(configure_tests)

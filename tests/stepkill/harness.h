@@ -51,8 +51,6 @@ struct stepkill_scenario {
     int (*check)(void *ctx);
     unsigned timeout_ms;     /* of one run; 0: 5000 */
     unsigned long max_steps; /* an operation longer than this is a failure; 0: 1000000 */
-    unsigned long
-        most_points; /* a longer one is sampled, evenly, unless options->stride says otherwise; 0: never */
     /* A self-test: how many of its instructions others can notice; 0: any number. */
     unsigned long noticed_least, noticed_most;
     enum stepkill_expect expect;
@@ -61,7 +59,7 @@ struct stepkill_scenario {
 struct stepkill_options {
     const char *only;       /* names that start so; NULL: all */
     unsigned long from, to; /* kill points; to == 0: until the operation is over */
-    unsigned long stride;   /* 0: 1, or what keeps the scenario's most_points */
+    unsigned long stride;   /* 0: 1 */
     unsigned timeout_ms;    /* 0: what the scenario says */
     unsigned max_failures;  /* of one scenario, after which it is given up; 0: 10 */
     unsigned jobs;          /* lanes; 0: one per usable CPU */

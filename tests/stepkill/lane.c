@@ -308,20 +308,9 @@ static bool is_done(const struct lane *lane, unsigned long k)
     return k >= lane->board->trace.length && atomic_load(&lane->board->over_runs) >= OVER_RUNS;
 }
 
-/* The routine run stays within minutes: of the few scenarios with more points than that, it takes a sample; --all leaves none out. */
-enum { ROUTINE_POINTS = 300 };
-
 unsigned long lane_stride(const struct lane *lane)
 {
-    const unsigned long count = lane->board->trace.points_count;
-    unsigned long most = lane->scenario->most_points;
-    if (most == 0 || most > ROUTINE_POINTS)
-        most = ROUTINE_POINTS;
-    if (lane->options->stride != 0)
-        return lane->options->stride;
-    if (count <= most || lane->options->to != 0 || lane->scenario->expect != STEPKILL_CLEAN)
-        return 1;
-    return (count + most - 1) / most | 1; /* odd: steps of loops are often even */
+    return lane->options->stride != 0 ? lane->options->stride : 1;
 }
 
 static unsigned long kill_point(const struct lane *lane, unsigned long number)

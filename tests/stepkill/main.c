@@ -29,8 +29,7 @@ static const char help[] =
     "survivors.\n"
     "  --only NAME        scenarios whose name starts so\n"
     "  --from K --to K    these kill points only\n"
-    "  --stride S         every S-th kill point (default: 1, but of a scenario with over 300 a sample)\n"
-    "  --all              --stride 1: no sampling\n"
+    "  --stride S         every S-th kill point (default: 1)\n"
     "  --full             after every instruction, also those that nobody else can notice\n"
     "  --timeout-ms N     of one run (default: the scenario's, or 5000)\n"
     "  --max-failures N   give a scenario up after so many (default 10)\n"
@@ -48,7 +47,6 @@ static const struct option long_options[] = {
     {"max-failures", required_argument, NULL, 'x'},
     {"jobs", required_argument, NULL, 'j'},
     {"plain", no_argument, NULL, 'p'},
-    {"all", no_argument, NULL, 'a'},
     {"full", no_argument, NULL, 'F'},
     {"list", no_argument, NULL, 'l'},
     {"help", no_argument, NULL, 'h'},
@@ -101,11 +99,7 @@ static int parse_option(int option, struct stepkill_options *options)
     case 'p':
         options->plain = 1;
         return 1;
-    case 'a':
-        options->stride = 1;
-        return 1;
     case 'F':
-        options->stride = 1;
         options->is_full = 1;
         return 1;
     default:

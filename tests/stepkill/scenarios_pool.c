@@ -3,8 +3,6 @@
 #define _GNU_SOURCE
 #include "pool_work.h"
 
-enum { FEW_POINTS = 60 }; /* of a routine run, where each takes half a second */
-
 /* --- tasks ------------------------------------------------------------------------------------ */
 
 static int reply(brood_task *task, const void *item, void *result)
@@ -424,8 +422,7 @@ const struct stepkill_scenario stepkill_pool[] = {
      .setup = setup_busy_one,
      .victim_pid = supervisor_pid,
      .provoke = kill_worker,
-     .check = check_pool_goes_on,
-     .most_points = FEW_POINTS},
+     .check = check_pool_goes_on},
     {.name = "pool.supervisor.terminate",
      .setup = setup_busy_two,
      .victim_pid = supervisor_pid,
@@ -453,8 +450,7 @@ const struct stepkill_scenario stepkill_pool[] = {
      .setup = setup_owner,
      .victim_pid = told_pid,
      .provoke = kill_owner,
-     .check = check_owner_is_gone,
-     .most_points = FEW_POINTS},
+     .check = check_owner_is_gone},
     {.name = "pool.owner.create",
      .setup = setup_arena,
      .victim = own_and_create,

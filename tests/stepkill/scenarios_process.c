@@ -12,7 +12,10 @@
 #include "base/check.h"
 #include "plat/process.h"
 
-enum { EXIT_CODE = 5 };
+enum {
+    EXIT_CODE = 5,
+    WALK_STEPS = 20000000, /* at most: some 700 for each process of the machine */
+};
 
 struct state {
     brood_process *process;
@@ -256,7 +259,8 @@ const struct stepkill_scenario stepkill_process[] = {
      .setup = setup_daemon_without_list,
      .victim_pid = keeper_pid,
      .provoke = let_child_end_later,
-     .check = check_daemon},
+     .check = check_daemon,
+     .max_steps = WALK_STEPS},
     {.name = "process.child",
      .setup = setup_process,
      .victim_pid = child_pid,
