@@ -467,6 +467,68 @@ static void jobs_that_were_given_up_are_had_back(void **unused)
     in_child(give_up_jobs, NULL);
 }
 
+/* --- the same, when a worker needs the memory --- */
+
+static int take_half(brood_task *task, const void *item, void *result)
+{
+    void *memory;
+
+    (void)item, (void)result;
+    return brood_alloc(BOUND / 2, &memory) == 0 && brood_free(memory) == 0
+               ? 0
+               : brood_task_fail(task, 1, brood_error_text());
+}
+
+/* The other worker is at the job that was given up. */
+static int take_half_some_time(brood_task *task, const void *item, void *result)
+{
+    void *memory;
+
+    (void)item, (void)result;
+    bri_store_release(word, 1);
+    for (int64_t end = brood_after_ms(WITHIN_MS); brood_alloc(BOUND / 2, &memory) < 0; breathe())
+        if (bri_now_ns() > end)
+            return brood_task_fail(task, 1, brood_error_text());
+    return brood_free(memory);
+}
+
+static void need_what_was_given_up_before(void *unused)
+{
+    brood_pool *pool;
+
+    (void)unused;
+    make_bounded_arena();
+    child_check(brood_pool_create(BROOD_POOL_OPTIONS(.workers = 1), &pool) == 0);
+    give_up_large_job(pool);
+    child_check(brood_pool_apply(pool, take_half, NULL, 0, NULL, 0) == 0);
+    child_check(brood_pool_destroy(pool) == 0);
+}
+
+static void need_what_is_being_given_up(void *unused)
+{
+    static char large[BOUND / 2];
+    brood_message item = {large, sizeof large};
+    brood_pool *pool;
+    brood_result *result;
+
+    (void)unused;
+    make_bounded_arena();
+    bri_store_release(word, 0);
+    child_check(brood_pool_create(BROOD_POOL_OPTIONS(.workers = 2), &pool) == 0);
+    child_check(brood_pool_map_bytes_async(pool, wait_for_word, &item, 1, NULL, &result) == 0);
+    child_check(brood_result_destroy(result) == 0);
+    child_check(brood_pool_apply(pool, take_half_some_time, NULL, 0, NULL, 0) == 0);
+    child_check(brood_pool_destroy(pool) == 0);
+}
+
+static void workers_have_them_too(void **unused)
+{
+    (void)unused;
+    word = shared_pages(sizeof *word);
+    in_child(need_what_was_given_up_before, NULL);
+    in_child(need_what_is_being_given_up, NULL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -479,6 +541,7 @@ int main(void)
         cmocka_unit_test(puts_have_it_back_too),
         cmocka_unit_test(nested_pools_leave_nothing),
         cmocka_unit_test(jobs_that_were_given_up_are_had_back),
+        cmocka_unit_test(workers_have_them_too),
     };
 
     prepare_tests();

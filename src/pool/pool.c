@@ -291,6 +291,7 @@ void bri_pool_look_after(brood_pool *pool)
 {
     if (bri_pool_state_of(pool->shared) < BRI_POOL_BROKEN)
         bri_report_if_ended(bri_load_acquire(&pool->shared->supervisor));
+    bri_pool_sweep_unless_busy(pool);
 }
 
 /* --- create --- */

@@ -18,6 +18,7 @@
  *   F2  fence; no seat visits the job?           J2  entry is still the job and head ≤ i?  Else leave.
  *       else it waits in limbo
  * Either the worker sees the entry gone (or head beyond it), or the owner sees the visit (both sequentially consistent).
+ * Limbo is the owner's own: it looks there when it offers or frees a job, in its waits, and before its own allocations fail.
  *
  * The supervisor's looks at jobs (deadlines, cancels) are visits too: `looking` for `visiting`, and the entry in question for the ring's.
  *
@@ -190,7 +191,7 @@ int bri_pool_is_over(brood_pool *pool);
 /* Has it look at its pool now. */
 void bri_pool_ring_supervisor(brood_pool *pool);
 
-/* Asks the kernel after the supervisor, as nobody else watches it: for waits, now and then. */
+/* For waits, now and then: asks the kernel after the supervisor, as nobody else watches it, and frees jobs that were given up, as no worker can. */
 void bri_pool_look_after(brood_pool *pool);
 
 /* Why nothing goes on, as errno with the sentence: -ESHUTDOWN, -ENOTRECOVERABLE, -ECANCELED; 0: it runs.  */

@@ -43,6 +43,9 @@ static int wait_for_room(brood_pool *pool)
     return 0;
 }
 
+static void sweep_some(brood_pool *pool);
+
+/* What was given up goes first: no worker can have it back, however much its tasks need the memory. */
 int bri_pool_offer(brood_pool *pool, struct bri_job_shm *job, uint64_t *ret_index)
 {
     struct bri_pool_shm *shared = pool->shared;
@@ -50,6 +53,7 @@ int bri_pool_offer(brood_pool *pool, struct bri_job_shm *job, uint64_t *ret_inde
     int64_t deadline = BROOD_FOREVER;
 
     pthread_mutex_lock(&pool->lock);
+    sweep_some(pool);
     int error = wait_for_room(pool);
     if (error == 0)
         error = bri_pool_trouble(
