@@ -2,6 +2,7 @@
 /* Pools of hosts that have to know of forks: hooks, and a supervisor that is exec'd.  The program starts itself anew; it is position-independent,
  * so that functions lie elsewhere there. */
 #include <errno.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -18,9 +19,10 @@
 #include "arena/roster.h"
 #include "base/atomic.h"
 #include "brood.h"
+#include "plat/process.h"
 #include "pool/pool.h"
 
-enum { WORKERS = 2, ITEMS = 100, FAILED = 9 };
+enum { WORKERS = 2, ITEMS = 100, FAILED = 9, NOBODY = 65534 };
 
 /* In the arena. */
 struct counts {
@@ -247,6 +249,48 @@ static void another_is_exec_d_when_it_is_killed(void **unused)
     close_and_join(pool);
 }
 
+static int ignore_and_wait(brood_task *task, const void *item, void *result)
+{
+    (void)task, (void)item, (void)result;
+    signal(SIGTERM, SIG_IGN);
+    for (;;)
+        pause();
+    return 0;
+}
+
+/* In a process of its own, whose supervisor cannot be signalled any more: it is rung, and kills. */
+static int destroy_without_rights(void)
+{
+    brood_pool *pool;
+    brood_result *result;
+
+    alarm(60);
+    if (brood_pool_create(BROOD_POOL_OPTIONS(.workers = 1, .grace_ms = 10,
+                                             .hooks = BROOD_POOL_HOOKS(.start_supervisor = start_by_exec,
+                                                                       .anchor = square, .argument = counts)),
+                          &pool) < 0 ||
+        setuid(NOBODY) != 0 || bri_pidfd_signal(pool->supervisor_fd, 0) != -EPERM ||
+        brood_pool_apply_async(pool, ignore_and_wait, NULL, 0, 0, &result) < 0)
+        return 1;
+    while (!bri_load_acquire(&bri_pool_seat(pool->shared, 0)->visiting))
+        sched_yield();
+    return brood_pool_destroy(pool) == 0 && brood_result_destroy(result) == 0 ? 0 : 2;
+}
+
+static void its_owner_may_give_up_its_rights(void **unused)
+{
+    int status = 0;
+
+    (void)unused;
+    if (getuid() != 0)
+        skip();
+    pid_t pid = fork();
+    if (pid == 0)
+        _exit(destroy_without_rights());
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+}
+
 static void a_supervisor_that_cannot_be_started_is_an_error(void **unused)
 {
     brood_pool *pool = NULL;
@@ -284,6 +328,7 @@ int main(int count, char **arguments)
         cmocka_unit_test_setup_teardown(hooks_are_called_around_forks, make_counts, free_counts),
         cmocka_unit_test_setup_teardown(an_exec_d_supervisor_forks_the_workers, make_counts, free_counts),
         cmocka_unit_test_setup_teardown(another_is_exec_d_when_it_is_killed, make_counts, free_counts),
+        cmocka_unit_test_setup_teardown(its_owner_may_give_up_its_rights, make_counts, free_counts),
         cmocka_unit_test_setup_teardown(a_supervisor_that_cannot_be_started_is_an_error, make_counts,
                                         free_counts),
         cmocka_unit_test_setup_teardown(bad_tickets_are_refused, make_counts, free_counts),

@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -26,6 +27,27 @@ static int is_ours(const struct bri_doorbell *doorbell, int fd)
 
     return fd >= 0 && fstat(fd, &status) == 0 && S_ISFIFO(status.st_mode) &&
            (uint64_t)status.st_ino == doorbell->inode;
+}
+
+void bri_doorbell_tell(const struct bri_doorbell *doorbell, struct bri_doorbell_shm *ret_place)
+{
+    *ret_place = (struct bri_doorbell_shm){doorbell->inode, doorbell->fds[0]};
+}
+
+/* For both directions, so that it never reads as ended. */
+void bri_doorbell_open(struct bri_doorbell *ret_doorbell, uint32_t owner,
+                       const struct bri_doorbell_shm *place)
+{
+    char path[40];
+
+    snprintf(path, sizeof path, "/proc/%u/fd/%d", owner, (int)place->fd);
+    int fd = bri_fd_high(open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC));
+    *ret_doorbell = (struct bri_doorbell){{fd, -1}, place->inode};
+    if (is_ours(ret_doorbell, fd))
+        return;
+    if (fd >= 0)
+        close(fd);
+    *ret_doorbell = BRI_NO_DOORBELL;
 }
 
 void bri_doorbell_ring(const struct bri_doorbell *doorbell)

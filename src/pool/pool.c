@@ -203,6 +203,8 @@ static pid_t exec_supervisor(brood_pool *pool, bri_name name)
                                 .anchor = (uint64_t)(uintptr_t)pool->hooks.anchor,
                                 .supervisor = name};
 
+    bri_doorbell_make(&pool->doorbell);
+    bri_doorbell_tell(&pool->doorbell, &pool->shared->doorbell);
     return pool->hooks.start_supervisor(pool->hooks.argument, &ticket);
 }
 
@@ -490,7 +492,7 @@ int brood_pool_supervise(const brood_pool_ticket *ticket, const brood_pool_optio
     pool.owner = pool.shared->owner;
     pool.code_shift = (uint64_t)(uintptr_t)anchor - ticket->anchor;
     pool.supervisor_fd = -1;
-    pool.doorbell = BRI_NO_DOORBELL;
+    bri_doorbell_open(&pool.doorbell, bri_roster_pid_of(pool.owner), &pool.shared->doorbell);
     pthread_sigmask(SIG_SETMASK, NULL, &pool.mask);
     bri_roster_leave(); /* the name that it attached with; the one it is to have is claimed */
     bri_supervisor_main(&(struct bri_supervise){.pool = &pool, .name = ticket->supervisor});

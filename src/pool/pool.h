@@ -106,6 +106,7 @@ struct bri_pool_shm {
     uint32_t max_cpu_seconds, max_open_files;
     uint64_t max_memory_bytes; /* 0: none, as of these two */
     bri_offset seats_at, ring_at, returns_at;
+    struct bri_doorbell_shm doorbell;
     _Atomic uint32_t state;       /* above; by CAS, forward only */
     _Atomic uint32_t reason;      /* supervisor or owner, before BROKEN */
     _Atomic int32_t detail;       /* of the reason: the initializer's value, an errno */
