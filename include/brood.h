@@ -385,6 +385,10 @@ int brood_process_destroy(brood_process *process);
  * thread any (a stream each) · fork shared · signal no · kill n/a */
 int64_t brood_random_between(int64_t low, int64_t high);
 
+/* The calling thread's stream begins anew, the same for the same seed.  A forked child has a stream of its own again.
+ * thread any (a stream each) · fork shared · signal no · kill n/a */
+void brood_random_seed(uint64_t seed);
+
 /* -------------------------------------------------------------------------------------------------- pool [private] ---- */
 
 typedef struct brood_pool brood_pool;
@@ -441,6 +445,9 @@ typedef struct brood_pool_options {
      * (RLIMIT_CPU: SIGXCPU).  max_open_files: descriptors (RLIMIT_NOFILE): opening fails then. */
     uint64_t max_memory_bytes;
     uint32_t max_cpu_seconds, max_open_files;
+    /* Not 0: before each item the worker's stream of brood_random_between is seeded from this, from the number of the job in the order of
+     * submission, and from the item's index: the same numbers whatever the workers and the chunks are. */
+    uint64_t seed;
 } brood_pool_options;
 #define BROOD_POOL_OPTIONS(...) (&(const brood_pool_options){sizeof(brood_pool_options), __VA_ARGS__})
 

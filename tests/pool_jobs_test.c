@@ -273,6 +273,58 @@ static void results_given_up_are_dropped(void **unused)
     assert_ok(brood_pool_map(pool, triple, items, sizeof *items, items, sizeof *items, COUNT, NULL));
 }
 
+/* --- random numbers --- */
+
+static int draw(brood_task *task, const void *item, void *result)
+{
+    (void)task;
+    for (int i = 0; i < *(const int *)item; i++)
+        brood_random_between(0, 1);
+    *(int64_t *)result = brood_random_between(INT64_MIN, INT64_MAX);
+    return 0;
+}
+
+/* Two jobs of a pool; items that draw differing numbers of numbers. */
+static void draw_all(uint64_t seed, uint32_t workers, size_t chunk_items, int64_t results[2][COUNT])
+{
+    int items[COUNT];
+    brood_pool *seeded;
+
+    for (int i = 0; i < COUNT; i++)
+        items[i] = i % 5;
+    assert_ok(brood_pool_create(BROOD_POOL_OPTIONS(.workers = workers, .seed = seed), &seeded));
+    for (int job = 0; job < 2; job++)
+        assert_ok(brood_pool_map(seeded, draw, items, sizeof *items, results[job], sizeof(int64_t), COUNT,
+                                 BROOD_MAP_OPTIONS(.chunk_items = chunk_items)));
+    assert_ok(brood_pool_destroy(seeded));
+}
+
+static int count_equal(int64_t a[2][COUNT], int64_t b[2][COUNT])
+{
+    int equal = 0;
+
+    for (int i = 0; i < 2 * COUNT; i++)
+        for (int j = 0; j < 2 * COUNT; j++)
+            equal += a[i / COUNT][i % COUNT] == b[j / COUNT][j % COUNT];
+    return equal;
+}
+
+static void seeds_give_the_same_numbers(void **unused)
+{
+    static int64_t one[2][COUNT], two[2][COUNT], other[2][COUNT], none[2][COUNT];
+
+    (void)unused;
+    draw_all(7, 1, COUNT, one);
+    draw_all(7, 3, 2, two);
+    draw_all(8, 3, 2, other);
+    draw_all(0, 3, 2, none);
+    assert_memory_equal(one, two, sizeof one);
+    assert_int_equal(count_equal(one, one), 2 * COUNT); /* each item, of each job, has its own */
+    assert_int_equal(count_equal(one, other), 0);
+    assert_int_equal(count_equal(one, none), 0);
+    assert_int_equal(count_equal(none, none), 2 * COUNT);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -284,6 +336,7 @@ int main(void)
         clean_test(items_that_have_not_begun_are_cancelled),
         clean_test(results_given_up_are_dropped),
         clean_test(a_hundred_thousand_may_wait),
+        clean_test(seeds_give_the_same_numbers),
     };
 
     prepare_tests();

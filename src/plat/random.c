@@ -62,6 +62,32 @@ static uint64_t next_word(void)
     return result;
 }
 
+/* splitmix64 (Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators", 2014), which Vigna recommends for filling the state. */
+static uint64_t split(uint64_t *state)
+{
+    uint64_t word = *state += UINT64_C(0x9e3779b97f4a7c15);
+
+    word = (word ^ word >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+    word = (word ^ word >> 27) * UINT64_C(0x94d049bb133111eb);
+    return word ^ word >> 31;
+}
+
+void brood_random_seed(uint64_t seed)
+{
+    for (int i = 0; i < 4; i++)
+        stream.words[i] = split(&seed);
+    stream.pid = getpid();
+}
+
+uint64_t bri_random_mix(uint64_t seed, uint64_t a, uint64_t b)
+{
+    uint64_t state = seed;
+
+    state = split(&state) ^ a;
+    state = split(&state) ^ b;
+    return split(&state);
+}
+
 int64_t brood_random_between(int64_t low, int64_t high)
 {
     if (low > high) {

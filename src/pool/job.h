@@ -89,6 +89,7 @@ struct bri_job_shm {
     int64_t deadline;         /* of the whole; BROOD_FOREVER: none */
     uint32_t workers;         /* of the pool: shares */
     uint32_t number;          /* of the job, modulo 2^22: the upper bits of progress words */
+    uint64_t sequence;        /* in the order of submission, from 0 */
     uint64_t function;        /* same image after fork: its address */
     uint64_t count, chunk_items, chunks;
     uint64_t item_bytes, result_bytes;

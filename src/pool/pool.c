@@ -350,6 +350,7 @@ static int make_shared(brood_pool *pool)
     pool->shared->grace_ms = options->grace_ms;
     pool->shared->soft_signal = options->soft_signal;
     pool->shared->max_memory_bytes = options->max_memory_bytes;
+    pool->shared->seed = options->seed;
     pool->shared->max_cpu_seconds = options->max_cpu_seconds;
     pool->shared->max_open_files = options->max_open_files;
     pool->shared->tasks_per_worker = options->tasks_per_worker;

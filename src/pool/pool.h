@@ -105,6 +105,7 @@ struct bri_pool_shm {
     int soft_signal; /* before SIGTERM; 0: none */
     uint32_t max_cpu_seconds, max_open_files;
     uint64_t max_memory_bytes; /* 0: none, as of these two */
+    uint64_t seed;             /* of the tasks' random numbers; 0: none */
     bri_offset seats_at, ring_at, returns_at;
     struct bri_doorbell_shm doorbell;
     _Atomic uint32_t state;       /* above; by CAS, forward only */

@@ -62,6 +62,7 @@ int bri_pool_offer(brood_pool *pool, struct bri_job_shm *job, uint64_t *ret_inde
         uint64_t tail = bri_load_relaxed(&shared->tail);
         job->number = (bri_load_relaxed(&shared->next_number) + 1) & ((1u << JOB_NUMBER_BITS) - 1);
         bri_store_relaxed(&shared->next_number, job->number);
+        job->sequence = tail;
         if (job->timeout_ms != 0)
             job->deadline = deadline = bri_after_ns(job->timeout_ms * BRI_NS_PER_MS);
         bri_store_release(bri_pool_ring(shared, tail), bri_offset_of(job));

@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/time.h"
 #include "base/trace.h"
+#include "plat/random.h"
 #include "pool/enforce.h"
 #include "pool/limits.h"
 #include "pool/pool.h"
@@ -210,9 +211,11 @@ static void begin_timed_item(struct bri_claim *claim, const struct cursor *curso
         bri_doorbell_ring_or_signal(claim->doorbell, getppid());
 }
 
-/* What only jobs with a time-out, and pools with a limit of CPU time, need. */
-static void begin_limited_item(struct bri_claim *claim, const struct cursor *cursor)
+/* What only jobs with a time-out, and pools with a limit of CPU time or a seed, need. */
+static void begin_special_item(struct bri_claim *claim, const struct cursor *cursor, const brood_task *task)
 {
+    if (claim->pool->seed != 0)
+        brood_random_seed(bri_random_mix(claim->pool->seed, task->job->sequence, brood_task_index(task)));
     if (claim->limits.max_cpu_seconds != 0)
         bri_limits_begin_item(&claim->limits);
     if (cursor->timeout_ns != 0)
@@ -237,19 +240,19 @@ static void run_items(struct bri_claim *claim, brood_task *task, uint64_t begin,
 {
     struct cursor cursor = cursor_at(task->job, begin);
     _Atomic uint64_t *progress = claim->progress;
-    int is_limited = cursor.timeout_ns != 0 || claim->limits.max_cpu_seconds != 0;
+    int is_special = cursor.timeout_ns != 0 || claim->limits.max_cpu_seconds != 0 || claim->pool->seed != 0;
 
     for (uint64_t index = begin; index < end; index++) {
         if (cursor.spans != NULL)
             take_span(&cursor, task);
         task->index = index;
         task->progress = cursor.progress | BRI_PROGRESS_RUNNING;
-        if (is_limited)
-            begin_limited_item(claim, &cursor);
+        if (is_special)
+            begin_special_item(claim, &cursor, task);
         else
             bri_store_release(progress, cursor.progress | BRI_PROGRESS_RUNNING);
         int code = cursor.function(task, cursor.item, cursor.result);
-        if (code != 0 || task->failed || task->reply != NULL || is_limited)
+        if (code != 0 || task->failed || task->reply != NULL || cursor.timeout_ns != 0)
             finish_item(task, code);
         cursor.progress += 2;
         bri_store_release(progress, cursor.progress);
