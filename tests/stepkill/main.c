@@ -118,10 +118,10 @@ static const char tunables[] = "glibc.cpu.hwcaps=-AVX512F,-AVX512VL,-AVX512BW"
 
 static void begin_anew(char **argv)
 {
-    if (getenv("LD_BIND_NOW") != NULL || setenv("LD_BIND_NOW", "1", 1) != 0)
+    if (getenv("LD_BIND_NOW") != NULL && getenv("GLIBC_TUNABLES") != NULL)
         return;
-    setenv("GLIBC_TUNABLES", tunables, 0);
-    execv("/proc/self/exe", argv);
+    if (setenv("LD_BIND_NOW", "1", 0) == 0 && setenv("GLIBC_TUNABLES", tunables, 0) == 0)
+        execv("/proc/self/exe", argv);
 }
 
 int main(int argc, char **argv)

@@ -71,9 +71,19 @@ static bool is_such_a_file(pid_t pid, uint64_t descriptor)
     return is_such_a_name(name) && is_of_proc(link);
 }
 
+/* Of another thread we do not know what calls it makes.  The folder has two links, and one for each. */
+static bool has_one_thread(pid_t pid)
+{
+    char path[64];
+    struct stat tasks;
+    snprintf(path, sizeof path, "/proc/%d/task", (int)pid);
+    return stat(path, &tasks) == 0 && tasks.st_nlink == 3;
+}
+
 static bool is_own(pid_t pid, uint64_t descriptor)
 {
-    return descriptor < DESCRIPTORS && way.is_own[descriptor] && is_such_a_file(pid, descriptor);
+    return descriptor < DESCRIPTORS && way.is_own[descriptor] && is_such_a_file(pid, descriptor) &&
+           has_one_thread(pid);
 }
 
 static bool only_looks(uint64_t flags)

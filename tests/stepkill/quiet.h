@@ -16,8 +16,8 @@
  * to the thing that the descriptor refers to.
  *   - memory: the caller's own, since buffers in shared memory are asked after, and goes with the caller.
  *   - the descriptor's state: the caller's own, since nobody but the caller has the open file: it was opened on the recorded way, and since then
- *     the caller has made no call that could have shared it (fork, sendmsg, …; any that is not in the list of those that do not).  So it goes
- *     with the caller: who dies closes it.
+ *     the caller, which has one thread, has made no call that could have shared it (fork, sendmsg, …; any that is not in the list of those
+ *     that do not).  So it goes with the caller: who dies closes it.
  *   - the thing: the kernel makes the text up for each reader, and neither consumes nor changes anything (as a pipe, a socket, an eventfd,
  *     /proc/kmsg would).  Whoever sleeps in poll() or has set a watch is not woken: these files tell nobody that they were opened, read or closed,
  *     but a watch of inotify or fanotify, which no scenario has.

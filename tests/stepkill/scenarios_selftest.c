@@ -19,6 +19,7 @@ enum {
     LOOKS = 30,         /* at things that others do, or do not, notice */
     NOTICED_ALWAYS = 8, /* at most: the first steps of any victim, and its end */
     NOTICED_PER_LOOK = 8,
+    NOTICED_WITH_THREADS = 5, /* all calls with descriptors */
 };
 
 struct shared {
@@ -376,6 +377,22 @@ static void look_after_fork(void *ctx)
     (void)ctx;
 }
 
+static void *sleep_for_ever(void *unused)
+{
+    for (;;)
+        poll(NULL, 0, -1);
+    return unused;
+}
+
+/* Another thread might fork at any time. */
+static void look_with_threads(void *ctx)
+{
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, sleep_for_ever, NULL) != 0)
+        _exit(1);
+    look_into_proc(ctx);
+}
+
 /* Between its two steps it has taken a byte, and not told. */
 static void take_byte(void *ctx)
 {
@@ -476,6 +493,11 @@ const struct stepkill_scenario stepkill_selftest[] = {
      .victim = look_after_fork,
      .check = check_nothing,
      .noticed_least = LOOKS},
+    {.name = "selftest.noticed-with-threads",
+     .setup = make_looks,
+     .victim = look_with_threads,
+     .check = check_nothing,
+     .noticed_least = LOOKS * NOTICED_WITH_THREADS},
     {.name = "selftest.takes-byte",
      .setup = make_looks,
      .victim = take_byte,

@@ -53,7 +53,7 @@ static bool are_ranges_unknown(void)
 bool visible_is_shared(uint64_t address, uint64_t bytes)
 {
     for (unsigned i = 0; i < shared.count; i++)
-        if (address < shared.at[i].to && address + bytes > shared.at[i].from)
+        if (address < shared.at[i].from ? shared.at[i].from - address < bytes : address < shared.at[i].to)
             return true;
     return are_ranges_unknown();
 }
