@@ -10,6 +10,7 @@ the queue.  A process killed in ``put`` or ``get`` harms nobody.  ``put_many`` a
 """
 from __future__ import annotations
 
+import importlib
 import types
 from queue import Empty, Full
 from typing import Any, NoReturn
@@ -17,6 +18,42 @@ from typing import Any, NoReturn
 from . import _core
 
 __all__ = ["Queue", "SimpleQueue", "JoinableQueue", "Empty", "Full"]
+
+
+def _standard() -> Any:
+    return importlib.import_module("._std_queues", __package__)
+
+
+def __getattr__(name: str) -> Any:
+    return getattr(_standard(), name)  # private names, which others import
+
+
+# What only a queue of the standard library has: the buffer and the thread between put and the pipe, and the pipe's locks.
+_PARTS = frozenset((
+    "_feed", "_start_thread", "_buffer", "_notempty", "_reset", "_send_bytes", "_recv_bytes", "_sem", "_rlock", "_wlock"))
+
+
+def _names_in(namespace: dict[str, Any]) -> set[str]:
+    """The names that a class body defines, and those that its functions mention."""
+    names = set(namespace)
+    for value in namespace.values():
+        code = getattr(getattr(value, "__func__", value), "__code__", None)
+        names.update(getattr(code, "co_names", ()))
+    return names
+
+
+class _QueueType(type):
+    """The type of queue classes.
+
+    A subclass that is written over the parts of the standard library's queue is derived from that instead: its code
+    could have no effect here.  (So are loky's, whose processes are not brood's, and have no arena.)
+    """
+
+    def __new__(mcs, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **options: Any) -> Any:
+        if _PARTS.isdisjoint(_names_in(namespace)):
+            return super().__new__(mcs, name, bases, namespace, **options)
+        bases = tuple(getattr(_standard(), base.__name__) if base.__module__ == __name__ else base for base in bases)
+        return type(name, bases, namespace, **options)
 
 
 class _End:
@@ -74,18 +111,22 @@ class _Writer(_End):
         self._open_queue().put(obj)
 
 
-class _Ends(_core.Queue):
+class _EndOf:
+    """Makes an end when it is asked for; a subclass may put one of its own in its place."""
+
+    def __init__(self, end: type[_End]) -> None:
+        self._end = end
+
+    def __get__(self, queue: _Ends | None, owner: object = None) -> Any:
+        return self if queue is None else self._end(queue)
+
+
+class _Ends(_core.Queue, metaclass=_QueueType):
     """A queue with ``_reader`` and ``_writer``."""
 
     _closed_ends: frozenset[type] = frozenset()
-
-    @property
-    def _reader(self) -> _Reader:
-        return _Reader(self)
-
-    @property
-    def _writer(self) -> _Writer:
-        return _Writer(self)
+    _reader = _EndOf(_Reader)
+    _writer = _EndOf(_Writer)
 
     def _poll(self, timeout: float | None = 0.0) -> bool:
         return self._reader.poll(timeout)
@@ -126,6 +167,10 @@ class Queue(_Ends):
     def cancel_join_thread(self) -> None:
         """Do nothing: there is no thread."""
 
+    def _terminate_broken(self) -> None:
+        """Close it after an error; concurrent.futures does."""
+        self.close()
+
     @staticmethod
     def _on_queue_feeder_error(error: Exception, obj: Any) -> None:
         """Decide about an object that cannot be pickled; here: raise, in the caller of put.  Subclasses may do else."""
@@ -164,7 +209,7 @@ class JoinableQueue(Queue):
 class SimpleQueue(_Ends):
     """A queue with ``put`` and ``get`` and little else; ``_reader`` may be waited for (connection.wait, select)."""
 
-    def __init__(self, *, ctx: Any) -> None:
+    def __init__(self, *, ctx: Any = None) -> None:  # torch's Pool gives none
         super().__init__()
 
     def close(self) -> None:
