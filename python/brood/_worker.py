@@ -15,7 +15,7 @@ from multiprocessing import process as _process, util as _util
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, NoReturn
 
-from . import _core, _errors  # noqa: F401  (the errors of tasks, which the core asks for)
+from . import _core, _errors, _route  # noqa: F401  (the errors of tasks, which the core asks for)
 
 __all__: list[str] = []
 
@@ -40,8 +40,11 @@ class _WorkerProcess(_process.BaseProcess):
 class Life:
     """How the workers of one pool begin and end.  Travels to the process that forks them."""
 
-    def __init__(self, method: str, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
+    def __init__(
+        self, method: str, initializer: Callable[..., object] | None, initargs: tuple[Any, ...], route: _route.Route | None
+    ) -> None:
         self.method = method
+        self._route = route
         self.owner_pid = os.getpid()
         self.owner_name = process.current_process().name
         self._initializer = initializer
@@ -59,6 +62,7 @@ class Life:
         util._close_stdin()
         util._finalizer_registry.clear()
         util._run_after_forkers()
+        _route.enter(self._route)
 
     def initialize(self) -> bool:
         """Call the user's initializer; False when it fails."""

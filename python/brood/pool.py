@@ -23,12 +23,11 @@ from ._std_pool import (
     CLOSE, INIT, RUN, TERMINATE, ExceptionWithTraceback, MaybeEncodingError, RemoteTraceback, ThreadPool, mapstar,
     rebuild_exc, starmapstar, worker)
 
-from . import _core, _worker
+from . import _core, _route, _worker
 from ._errors import PoolBroken, WorkerDied
 
 __all__ = ["Pool", "ThreadPool", "WorkerDied", "PoolBroken"]
 
-_CALL, _MAP, _STARMAP = range(3)
 _WINDOW = 256  # chunks in flight of an imap over an iterator that does not tell its length
 _MOST_IN_FLIGHT = 32768
 _CHUNKS_PER_WORKER = 4
@@ -37,6 +36,7 @@ _R = TypeVar("_R")
 _T = TypeVar("_T")
 _Result = TypeVar("_Result", bound="ApplyResult[Any]")
 _Chunk = tuple[Any, ...]
+_Job = _core.Job | _route.RoutedJob
 
 
 def _check_positive(name: str, value: Any) -> int:
@@ -111,6 +111,7 @@ class Pool:
             from . import get_context as default_context
             context = default_context()
         self._ctx = context
+        self._sender = None if type(self)._setup_queues is Pool._setup_queues else _route.sender_of(self)
         self._processes = self._check_arguments(processes, initializer, maxtasksperchild)
         self._maxtasksperchild = maxtasksperchild
         self._initializer = initializer
@@ -142,7 +143,8 @@ class Pool:
         return processes
 
     def _make_core(self, initializer: Callable[..., object] | None, initargs: Iterable[Any], tasks: int) -> _core.Pool:
-        self._life = life = _worker.Life(_method_of(self._ctx), initializer, tuple(initargs))
+        route = self._sender.route if self._sender is not None else None
+        self._life = life = _worker.Life(_method_of(self._ctx), initializer, tuple(initargs), route)
         start = _worker.Starter(self._ctx, life) if life.method != "fork" else None
         return _core.Pool(self._processes, tasks, life.begin, life.initialize, life.end, start)
 
@@ -162,12 +164,12 @@ class Pool:
     ) -> ApplyResult[_R]:
         """Call func(*args, **kwds) in a worker; return an ApplyResult at once."""
         self._check_running()
-        job = self._core.submit(self._callable(func, _CALL), [(args, kwds or None)], 0, 0)
+        job = self._submit(func, _route.CALL, [(args, kwds or None)], 0, 0)
         return self._watched(ApplyResult(job, callback, error_callback))
 
     def map(self, func: Callable[[_T], _R], iterable: Iterable[_T], chunksize: int | None = None) -> list[_R]:
         """Return the list of func(x) for each x of the iterable, in order."""
-        return self._map_async(func, iterable, _MAP, chunksize).get()
+        return self._map_async(func, iterable, _route.MAP, chunksize).get()
 
     def map_async(
         self,
@@ -178,13 +180,13 @@ class Pool:
         error_callback: Callable[[BaseException], object] | None = None,
     ) -> MapResult[_R]:
         """Return a MapResult at once."""
-        return self._map_async(func, iterable, _MAP, chunksize, callback, error_callback)
+        return self._map_async(func, iterable, _route.MAP, chunksize, callback, error_callback)
 
     def starmap(
         self, func: Callable[..., _R], iterable: Iterable[Iterable[Any]], chunksize: int | None = None
     ) -> list[_R]:
         """Return the list of func(*x) for each x of the iterable, in order."""
-        return self._map_async(func, iterable, _STARMAP, chunksize).get()
+        return self._map_async(func, iterable, _route.STARMAP, chunksize).get()
 
     def starmap_async(
         self,
@@ -195,7 +197,7 @@ class Pool:
         error_callback: Callable[[BaseException], object] | None = None,
     ) -> MapResult[_R]:
         """Return a MapResult at once."""
-        return self._map_async(func, iterable, _STARMAP, chunksize, callback, error_callback)
+        return self._map_async(func, iterable, _route.STARMAP, chunksize, callback, error_callback)
 
     def _map_async(
         self,
@@ -215,7 +217,7 @@ class Pool:
         elif chunksize < 1:
             raise ValueError(f"chunksize must be at least 1, not {chunksize}")
         chunks = list(_chunks_of(iterable, chunksize)) if len(iterable) else []
-        job = self._core.submit(self._callable(func, mode), chunks, chunksize, len(iterable)) if chunks else None
+        job = self._submit(func, mode, chunks, chunksize, len(iterable)) if chunks else None
         return self._watched(MapResult(job, callback, error_callback))
 
     def imap(
@@ -246,8 +248,18 @@ class Pool:
             buffersize = min(-(-len(iterable) // chunksize) + 1, _MOST_IN_FLIGHT)
         else:
             buffersize = max(_WINDOW, 2 * self._processes)
-        stream = self._core.imap(self._callable(func, _MAP), _chunks_of(iterable, chunksize), in_order, buffersize, chunksize)
-        return IMapIterator(stream)
+        chunks: Iterable[_Chunk] = _chunks_of(iterable, chunksize)
+        if self._sender is None:
+            return IMapIterator(self._core.imap(self._callable(func, _route.MAP), chunks, in_order, buffersize, chunksize))
+        chunks = self._sender.tasks(func, _route.MAP, chunks)
+        stream = self._core.imap(self._callable(_route.run, _route.CALL), chunks, in_order, buffersize, chunksize)
+        return IMapIterator(_route.RoutedStream(stream, self._sender))
+
+    def _submit(self, func: Callable[..., Any], mode: int, chunks: list[_Chunk], chunksize: int, items: int) -> _Job:
+        if self._sender is None:
+            return self._core.submit(self._callable(func, mode), chunks, chunksize, items)
+        tasks = list(self._sender.tasks(func, mode, chunks))
+        return _route.RoutedJob(self._core.submit(self._callable(_route.run, _route.CALL), tasks, chunksize, items), self._sender)
 
     def _callable(self, func: Callable[..., Any], mode: int) -> _core.Callable:
         """Pickle func, or take what was made of it last; only a plain function may be kept by the workers."""
@@ -321,6 +333,13 @@ class Pool:
 
     # ---- names that others lean on ----
 
+    def _setup_queues(self) -> None:
+        """Make ``_inqueue`` and ``_outqueue``: called where a subclass has its own, whose pickling then is the pool's (_route)."""
+        self._inqueue = self._ctx.SimpleQueue()
+        self._outqueue = self._ctx.SimpleQueue()
+        self._quick_put = self._inqueue._writer.send
+        self._quick_get = self._outqueue._reader.recv
+
     @property
     def _cache(self) -> dict[int, Any]:
         """Nothing: jobs are known to their results alone."""
@@ -360,7 +379,7 @@ class ApplyResult(Generic[_R]):
 
     def __init__(
         self,
-        job: _core.Job | None,
+        job: _Job | None,
         callback: Callable[[_R], object] | None = None,
         error_callback: Callable[[BaseException], object] | None = None,
     ) -> None:
@@ -423,7 +442,7 @@ class ApplyResult(Generic[_R]):
                 raise  # ours
         self._value, self._success, self._job = value, success, None
 
-    def _collect(self, job: _core.Job | None) -> Any:
+    def _collect(self, job: _Job | None) -> Any:
         assert job is not None
         return job.value(0)
 
@@ -453,7 +472,7 @@ AsyncResult = ApplyResult
 class MapResult(ApplyResult[list[_R]]):
     """What map_async returns: the list of results, once all are there."""
 
-    def _collect(self, job: _core.Job | None) -> list[_R]:
+    def _collect(self, job: _Job | None) -> list[_R]:
         if job is None:
             return []
         values: list[_R] = []
@@ -465,7 +484,7 @@ class MapResult(ApplyResult[list[_R]]):
 class IMapIterator(Generic[_R]):
     """What imap returns."""
 
-    def __init__(self, stream: _core.Stream) -> None:
+    def __init__(self, stream: _core.Stream | _route.RoutedStream) -> None:
         self._stream = stream
         self._items: collections.deque[_R] = collections.deque()
 
