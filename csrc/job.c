@@ -41,29 +41,35 @@ static brood_message *make_items(struct pool *pool, struct callable *callable, P
     return items;
 }
 
-static int offer(struct pool *pool, const brood_message *items, Py_ssize_t count, brood_result **ret_result)
+static int offer(struct pool *pool, const brood_message *items, Py_ssize_t count, struct task_ends ends,
+                 brood_result **ret_result)
 {
     brood_pool *handle = pool->handle;
     int error;
 
     Py_BEGIN_ALLOW_THREADS; /* it waits while the pool has no room for a further job */
     error = brood_pool_map_bytes_async(handle, task_run, items, (size_t)count,
-                                       BROOD_MAP_OPTIONS(.chunk_items = 1), ret_result);
+                                       BROOD_MAP_OPTIONS(.chunk_items = 1, .timeout_ms = ends.timeout_ms,
+                                                         .item_timeout_ms = ends.item_timeout_ms,
+                                                         .retries = ends.retries),
+                                       ret_result);
     Py_END_ALLOW_THREADS;
     if (error < 0)
         pool_raise(pool->state, error);
     return error;
 }
 
-/* submit(callable, chunks, chunk_items, items): a list of what each task is called with; how many of the user's items that is, 0 for a call. */
+/* submit(callable, chunks, chunk_items, items, ends): a list of what each task is called with; how many of the user's items that is, 0 for a call. */
 static PyObject *submit(PyObject *self, PyObject *arguments)
 {
     struct pool *pool = (struct pool *)self;
     PyObject *callable, *chunks;
     Py_ssize_t chunk_items, all_items;
+    struct task_ends ends;
 
-    if (!PyArg_ParseTuple(arguments, "O!O!nn:submit", pool->state->callable_type, &callable, &PyList_Type,
-                          &chunks, &chunk_items, &all_items) ||
+    if (!PyArg_ParseTuple(arguments, "O!O!nn(III):submit", pool->state->callable_type, &callable,
+                          &PyList_Type, &chunks, &chunk_items, &all_items, &ends.item_timeout_ms,
+                          &ends.timeout_ms, &ends.retries) ||
         pool_handle(pool) == NULL)
         return NULL;
     pool_sweep(pool, 0);
@@ -72,7 +78,7 @@ static PyObject *submit(PyObject *self, PyObject *arguments)
     if (items == NULL)
         return NULL;
     struct job *job = (struct job *)PyType_GenericAlloc((PyTypeObject *)pool->state->job_type, 0);
-    if (job != NULL && offer(pool, items, count, &job->result) < 0)
+    if (job != NULL && offer(pool, items, count, ends, &job->result) < 0)
         Py_CLEAR(job);
     free_items(items, count);
     if (job != NULL) {
@@ -86,7 +92,7 @@ static PyObject *submit(PyObject *self, PyObject *arguments)
 
 PyMethodDef pool_submit_method = {
     "submit", submit, METH_VARARGS,
-    "submit(callable, chunks, chunk_items, items)\n--\n\nA Job of one task per chunk."};
+    "submit(callable, chunks, chunk_items, items, ends)\n--\n\nA Job of one task per chunk."};
 
 /* --- waiting --- */
 
@@ -157,13 +163,33 @@ static PyObject *value(PyObject *self, PyObject *number)
                      : task_value(job->pool->state, place_of(job, index), &outcome, &reply);
 }
 
-static PyObject *cancel(PyObject *self, PyObject *unused)
+static PyObject *attempts(PyObject *self, PyObject *number)
 {
-    int64_t cancelled = brood_result_cancel(((struct job *)self)->result);
+    struct job *job = (struct job *)self;
+    size_t index = PyLong_AsSize_t(number);
+    brood_outcome outcome;
+    brood_message reply = {NULL, 0};
 
-    (void)unused;
-    if (cancelled > 0)
-        ((struct job *)self)->is_cancelled = 1;
+    if (index == (size_t)-1 && PyErr_Occurred())
+        return NULL;
+    int error = brood_result_outcome(job->result, index, &outcome);
+    if (error == 0 && outcome.kind == BROOD_VALUE)
+        error = brood_result_bytes(job->result, index, &reply);
+    return error < 0 ? core_raise(error) : PyLong_FromLong(task_attempts(&outcome, &reply));
+}
+
+/* cancel(running): running: and ends those that have begun. */
+static PyObject *cancel(PyObject *self, PyObject *running)
+{
+    struct job *job = (struct job *)self;
+    int is_running = PyObject_IsTrue(running);
+
+    if (is_running < 0)
+        return NULL;
+    int64_t cancelled =
+        is_running ? brood_result_cancel_running(job->result) : brood_result_cancel(job->result);
+    if (cancelled > 0 || (cancelled == 0 && is_running))
+        job->is_cancelled = 1;
     return cancelled < 0 ? core_raise((int)cancelled) : PyLong_FromLongLong(cancelled);
 }
 
@@ -216,7 +242,11 @@ static PyMethodDef methods[] = {
     {"ready", ready, METH_NOARGS, "ready()\n--\n\nHave all tasks ended?"},
     {"value", value, METH_O,
      "value(index)\n--\n\nWhat the task returned; raises what it raised, or why it was lost."},
-    {"cancel", cancel, METH_NOARGS, "cancel()\n--\n\nCancels tasks that have not begun; how many these are."},
+    {"attempts", attempts, METH_O, "attempts($self, index, /)\n--\n\nHow often the task was begun."},
+    {"cancel", cancel, METH_O,
+     "cancel($self, running, /)\n--\n\nCancels tasks that have not begun; how many these are.  running: and "
+     "ends the "
+     "others."},
     {"fileno", file_number, METH_NOARGS,
      "fileno()\n--\n\nA descriptor that is readable once all tasks have ended."},
     {NULL, NULL, 0, NULL},

@@ -127,13 +127,18 @@ static int take_callables(struct pool *pool, PyObject *begin, PyObject *initiali
 
 static int init(PyObject *self, PyObject *arguments, PyObject *keywords)
 {
-    static char *names[] = {"workers", "tasks_per_worker", "begin", "initialize", "end", "start", NULL};
+    static char *names[] = {"workers", "tasks_per_worker", "begin", "initialize", "end",
+                            "start",   "limits",           NULL};
     struct pool *pool = (struct pool *)self;
     unsigned workers, tasks;
     PyObject *begin, *initialize_with, *end, *start;
+    unsigned long long max_memory;
+    unsigned max_cpu, max_files, grace_ms;
+    int soft_signal;
 
-    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "IIOOOO:Pool", names, &workers, &tasks, &begin,
-                                     &initialize_with, &end, &start))
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "IIOOOO(KIIIi):Pool", names, &workers, &tasks,
+                                     &begin, &initialize_with, &end, &start, &max_memory, &max_cpu,
+                                     &max_files, &grace_ms, &soft_signal))
         return -1;
     if (pool->begin != NULL) {
         PyErr_SetString(PyExc_RuntimeError, "the pool was made already");
@@ -143,10 +148,12 @@ static int init(PyObject *self, PyObject *arguments, PyObject *keywords)
     if (pool->state == NULL || take_callables(pool, begin, initialize_with, end, start) < 0)
         return -1;
     brood_pool_hooks hooks = hooks_of(pool, 1);
-    int error = brood_pool_create(BROOD_POOL_OPTIONS(.workers = workers, .tasks_per_worker = tasks,
-                                                     .in_background = 1, .initializer = initialize,
-                                                     .initializer_argument = pool, .hooks = &hooks),
-                                  &pool->handle);
+    int error = brood_pool_create(
+        BROOD_POOL_OPTIONS(.workers = workers, .tasks_per_worker = tasks, .max_memory_bytes = max_memory,
+                           .max_cpu_seconds = max_cpu, .max_open_files = max_files, .grace_ms = grace_ms,
+                           .soft_signal = soft_signal, .in_background = 1, .initializer = initialize,
+                           .initializer_argument = pool, .hooks = &hooks),
+        &pool->handle);
     if (error < 0)
         pool_raise(pool->state, error);
     return error < 0 ? -1 : 0;
@@ -444,7 +451,8 @@ static PyMethodDef methods[] = {
 };
 
 static PyType_Slot slots[] = {
-    {Py_tp_doc, "Pool(workers, tasks_per_worker, begin, initialize, end, start)\n--\n\nA pool of the core."},
+    {Py_tp_doc,
+     "Pool(workers, tasks_per_worker, begin, initialize, end, start, limits)\n--\n\nA pool of the core."},
     {Py_tp_init, init},
     {Py_tp_methods, methods},
     {Py_tp_traverse, traverse},
@@ -504,7 +512,8 @@ int core_add_pool(PyObject *module)
 
     methods[last] = pool_submit_method;
     methods[last + 1] = pool_imap_method;
-    if (PyModule_AddFunctions(module, functions) < 0 || core_add_type(module, &spec, &state->pool_type) < 0 ||
+    if (PyModule_AddFunctions(module, functions) < 0 || PyModule_AddFunctions(module, task_functions) < 0 ||
+        core_add_type(module, &spec, &state->pool_type) < 0 ||
         core_add_type(module, &callable_spec, &state->callable_type) < 0)
         return -1;
     return pool_add_job(module) < 0 ? -1 : pool_add_stream(module);

@@ -6,7 +6,7 @@
  *   task.c   what a worker does with an item                         stream.c Stream: imap
  *
  * A task is one chunk of calls.  Its item is a header, the pickled callable (or where in the arena it lies) and the pickled arguments; its reply is
- * one byte, enum task_reply, and a pickle.
+ * one byte, enum task_reply, one byte, how often it was begun here (255: or more often), and a pickle.
  */
 #ifndef BROOD_CORE_POOL_H
 #define BROOD_CORE_POOL_H
@@ -21,6 +21,12 @@ enum task_mode {
 };
 
 enum task_reply { TASK_VALUE, TASK_ERROR };
+enum { TASK_REPLY_HEAD = 2 };
+
+/* How tasks may end before they are done: "(III)" from brood._ends.Plan. */
+struct task_ends {
+    unsigned item_timeout_ms, timeout_ms, retries; /* 0: none */
+};
 
 struct task_header {
     uint64_t serial;     /* of the callable; 0: not to be kept from one task to the next */
@@ -70,6 +76,12 @@ int task_run(brood_task *task, const void *item, void *result);
 /* In the worker: task_run runs for this pool, in this thread. */
 void task_begin_worker(struct pool *pool);
 void task_end_worker(void);
+
+/* How often the task was begun, in all its workers. */
+int task_attempts(const brood_outcome *outcome, const brood_message *reply);
+
+/* Of the module, in a worker: _task_ending() → 0 or what brood_task_is_ending says; _note_attempts(n). */
+extern PyMethodDef task_functions[];
 
 /* Which items of the user's a task stands for.  size 0: a call. */
 struct task_place {

@@ -60,16 +60,18 @@ static int give_next(void *argument, brood_message *ret_item)
     return given;
 }
 
-/* imap(callable, chunks, in_order, max_items, chunk_items) */
+/* imap(callable, chunks, in_order, max_items, chunk_items, ends) */
 static PyObject *imap(PyObject *self, PyObject *arguments)
 {
     struct pool *pool = (struct pool *)self;
     PyObject *callable, *chunks;
     Py_ssize_t max_items, chunk_items;
+    struct task_ends ends;
     int in_order, error;
 
-    if (!PyArg_ParseTuple(arguments, "O!Opnn:imap", pool->state->callable_type, &callable, &chunks, &in_order,
-                          &max_items, &chunk_items) ||
+    if (!PyArg_ParseTuple(arguments, "O!Opnn(III):imap", pool->state->callable_type, &callable, &chunks,
+                          &in_order, &max_items, &chunk_items, &ends.item_timeout_ms, &ends.timeout_ms,
+                          &ends.retries) ||
         pool_handle(pool) == NULL)
         return NULL;
     pool_sweep(pool, 0);
@@ -81,7 +83,10 @@ static PyObject *imap(PyObject *self, PyObject *arguments)
     stream->chunk_items = (size_t)chunk_items;
     stream->chunks = PyObject_GetIter(chunks);
     brood_pool *handle = pool->handle;
-    const brood_imap_options options = {.size = sizeof options, .max_items = (size_t)max_items};
+    const brood_imap_options options = {.size = sizeof options,
+                                        .max_items = (size_t)max_items,
+                                        .item_timeout_ms = ends.item_timeout_ms,
+                                        .retries = ends.retries};
     if (stream->chunks != NULL) {
         Py_BEGIN_ALLOW_THREADS;
         error = in_order ? brood_pool_imap(handle, task_run, give_next, stream, &options, &stream->stream)
@@ -96,9 +101,9 @@ static PyObject *imap(PyObject *self, PyObject *arguments)
     return (PyObject *)stream;
 }
 
-PyMethodDef pool_imap_method = {
-    "imap", imap, METH_VARARGS,
-    "imap(callable, chunks, in_order, max_items, chunk_items)\n--\n\nA Stream over an iterable of chunks."};
+PyMethodDef pool_imap_method = {"imap", imap, METH_VARARGS,
+                                "imap(callable, chunks, in_order, max_items, chunk_items, ends)\n--\n\nA "
+                                "Stream over an iterable of chunks."};
 
 struct asking {
     struct stream *stream;

@@ -11,6 +11,8 @@ static struct {
     PyThreadState *thread;
     uint64_t serial; /* of `callable`; 0: none */
     PyObject *callable;
+    brood_task *task; /* that it runs */
+    unsigned attempts;
 } worker;
 
 void task_begin_worker(struct pool *pool)
@@ -58,7 +60,9 @@ static PyObject *load_callable(const struct task_header *header)
 
     if (header->serial != 0 && header->serial == worker.serial)
         return Py_NewRef(worker.callable);
+    brood_task_stop_clock(worker.task); /* it may import a module: not the task's doing */
     PyObject *callable = core_unpickle_in_place(worker.pool->state, pickled, header->call_bytes);
+    brood_task_start_clock(worker.task);
     if (callable != NULL && header->serial != 0) {
         Py_XSETREF(worker.callable, Py_NewRef(callable));
         worker.serial = header->serial;
@@ -141,12 +145,14 @@ static PyObject *run(const struct task_header *header, size_t item_bytes, Py_ssi
 static int reply_with(brood_task *task, enum task_reply kind, const void *data, size_t bytes)
 {
     void *memory;
-    int error = brood_task_reply_reserve(task, bytes + 1, &memory);
+    int error = brood_task_reply_reserve(task, bytes + TASK_REPLY_HEAD, &memory);
+    unsigned char *head = memory;
 
     if (error < 0)
         return error;
-    *(char *)memory = (char)kind;
-    memcpy((char *)memory + 1, data, bytes);
+    head[0] = (unsigned char)kind;
+    head[1] = (unsigned char)(worker.attempts < UINT8_MAX ? worker.attempts : UINT8_MAX);
+    memcpy(head + TASK_REPLY_HEAD, data, bytes);
     return 0;
 }
 
@@ -202,26 +208,64 @@ int task_run(brood_task *task, const void *item, void *result)
 
     (void)result;
     PyEval_RestoreThread(worker.thread);
+    worker.attempts = 1;
+    worker.task = task;
     PyObject *value = run(item, brood_task_item_bytes(task), &position);
     if (value == NULL)
         code = reply_with_error(task, NULL, position);
     else if (reply_with_value(task, value) < 0)
         code = reply_with_error(task, value, -1);
     Py_XDECREF(value);
-    flush_output(); /* what a task prints does not wait for the worker's end, which may be a kill */
+    worker.task = NULL; /* from here on nothing is raised because of it */
+    flush_output();     /* what a task prints does not wait for the worker's end, which may be a kill */
     worker.thread = PyEval_SaveThread();
     return code;
 }
 
+/* --- for what runs --- */
+
+static PyObject *task_ending(PyObject *module, PyObject *unused)
+{
+    (void)module, (void)unused;
+    return PyLong_FromLong(brood_task_is_ending(worker.task));
+}
+
+static PyObject *note_attempts(PyObject *module, PyObject *number)
+{
+    unsigned long attempts = PyLong_AsUnsignedLong(number);
+
+    (void)module;
+    if (PyErr_Occurred())
+        return NULL;
+    worker.attempts = attempts < UINT8_MAX ? (unsigned)attempts : UINT8_MAX;
+    Py_RETURN_NONE;
+}
+
+PyMethodDef task_functions[] = {
+    {"_task_ending", task_ending, METH_NOARGS,
+     "_task_ending()\n--\n\nIn a worker: 0, or as which kind of outcome its task has to end."},
+    {"_note_attempts", note_attempts, METH_O,
+     "_note_attempts(number, /)\n--\n\nIn a worker: how often its task was begun here."},
+    {NULL, NULL, 0, NULL},
+};
+
 /* --- the owner's side --- */
 
-/* helper(pickled error or None, first item, how many, kind, code, pid, signal, exit code, text) → exception. */
+int task_attempts(const brood_outcome *outcome, const brood_message *reply)
+{
+    int here = reply->bytes >= TASK_REPLY_HEAD ? ((const unsigned char *)reply->data)[1] : 1;
+
+    return outcome->attempts > 0 ? outcome->attempts - 1 + here : 0;
+}
+
+/* helper(pickled error or None, first item, how many, kind, code, pid, signal, exit code, cause, attempts, text) → exception. */
 static void raise_failure(struct core_state *state, struct task_place place, const brood_outcome *outcome,
                           PyObject *packed)
 {
     PyObject *exception = PyObject_CallFunction(
-        state->unpack_error, "Onniiiiiz", packed, (Py_ssize_t)place.first, (Py_ssize_t)place.size,
-        outcome->kind, outcome->code, outcome->pid, outcome->signal, outcome->exit_code, outcome->text);
+        state->unpack_error, "Onniiiiiiiz", packed, (Py_ssize_t)place.first, (Py_ssize_t)place.size,
+        outcome->kind, outcome->code, outcome->pid, outcome->signal, outcome->exit_code, outcome->cause,
+        outcome->attempts, outcome->text);
 
     if (exception != NULL && PyExceptionInstance_Check(exception))
         PyErr_SetObject((PyObject *)Py_TYPE(exception), exception);
@@ -234,12 +278,13 @@ PyObject *task_value(struct core_state *state, struct task_place place, const br
                      const brood_message *reply)
 {
     const char *bytes = reply->data;
-    int has_reply = outcome->kind == BROOD_VALUE && reply->bytes > 0;
+    int has_reply = outcome->kind == BROOD_VALUE && reply->bytes >= TASK_REPLY_HEAD;
 
     if (has_reply && bytes[0] == TASK_VALUE)
-        return core_unpickle_in_place(state, bytes + 1, reply->bytes - 1);
-    PyObject *packed =
-        has_reply ? PyBytes_FromStringAndSize(bytes + 1, (Py_ssize_t)reply->bytes - 1) : Py_NewRef(Py_None);
+        return core_unpickle_in_place(state, bytes + TASK_REPLY_HEAD, reply->bytes - TASK_REPLY_HEAD);
+    PyObject *packed = has_reply ? PyBytes_FromStringAndSize(bytes + TASK_REPLY_HEAD,
+                                                             (Py_ssize_t)reply->bytes - TASK_REPLY_HEAD)
+                                 : Py_NewRef(Py_None);
     if (packed != NULL)
         raise_failure(state, place, outcome, packed);
     Py_XDECREF(packed);

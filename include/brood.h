@@ -620,6 +620,11 @@ uint32_t brood_task_worker(const brood_task *task);   /* which worker, 0 … wor
  * pool's soft_signal: signal safe.  Whatever the function does from then on, that is the item's outcome, and the worker is replaced. */
 int brood_task_is_ending(brood_task *task);
 
+/* The clock of an item with item_timeout_ms: stopped for what is not to count, and started anew, from 0, when the function comes to its
+ * business.  Without effect on other items, and on the time of the whole. */
+void brood_task_stop_clock(brood_task *task);
+void brood_task_start_clock(brood_task *task);
+
 /* The reply of a job in bytes: copied; a second reply replaces the first.  -ENOMEM: then the task should fail.  -EINVAL: data NULL, or
  * results have a fixed size. */
 int brood_task_reply(brood_task *task, const void *data, size_t bytes);

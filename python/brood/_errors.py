@@ -12,11 +12,20 @@ from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 from . import _core
+from ._ends import Limits, TaskTimeout
 from ._std_pool import ExceptionWithTraceback, MaybeEncodingError, RemoteTraceback
 
 __all__: list[str] = []
 
-_ERROR, _DIED, _CANCELLED = 2, 3, 4
+_ERROR, _DIED, _CANCELLED, _TIMED_OUT = 2, 3, 4, 5
+_CAUSES = (None, "cpu", "memory", "oom")  # enum brood_cause
+_limits = Limits(0, 0, 0, 0)  # of the worker's pool
+
+
+def begin_worker(limits: Limits) -> None:
+    """In a worker, as it begins: errors say which of the limits they come from."""
+    global _limits
+    _limits = limits
 
 
 class WorkerDied(ProcessError):
@@ -28,14 +37,18 @@ class WorkerDied(ProcessError):
         index: the first item of the lost chunk; 0 for a call.
         items: range of the lost items.
         pid, signal (0: none), exit_code (None: none): how the worker ended.
+        cause: why, where there is evidence: "cpu" (more than the pool's max_cpu_seconds), "memory" (near its
+            max_memory_per_worker), "oom" (likely the kernel's OOM killer); else None.
+        attempts: how often the task was begun, and has killed its worker: more than once with ``retries``.
     """
 
     def __init__(
         self, text: str, index: int = 0, pid: int | None = None, signal: int = 0, exit_code: int | None = None,
-        count: int = 1,
+        count: int = 1, cause: str | None = None, attempts: int = 1,
     ) -> None:
-        super().__init__(text, index, pid, signal, exit_code, count)
+        super().__init__(text, index, pid, signal, exit_code, count, cause, attempts)
         self.index, self.pid, self.signal, self.exit_code = index, pid, signal, exit_code
+        self.cause, self.attempts = cause, attempts
         self.items = range(index, index + count)
 
     def __str__(self) -> str:
@@ -77,6 +90,9 @@ def pack(error: BaseException, position: int, value: Any, index: int) -> bytes:
     """In a worker: the error of a task as bytes.  value: what it returned, when the error is that this has no pickle."""
     if value is not None:
         error = MaybeEncodingError(error, value)
+    limit = _limits.broken_by(error)
+    if limit is not None:
+        error.add_note(limit)
     text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     data = _travels(ExceptionWithTraceback(error, error.__traceback__))
     if data is None:
@@ -97,13 +113,15 @@ def _note(error: BaseException, first: int, size: int, position: int, pid: int) 
         error.add_note(f"raised by {place} of a pool's job, in the worker with pid {pid}")
 
 
-def _died(first: int, size: int, pid: int, signal: int, exit_code: int, text: str) -> WorkerDied:
+def _told(first: int, size: int, text: str) -> str:
+    """What the core says of a task, of the user's items."""
     _, _, what = text.partition(": ")
-    return WorkerDied(f"{_place(first, size)}: {what}", first, pid, signal, exit_code if exit_code >= 0 else None, max(size, 1))
+    return f"{_place(first, size)}: {what}"
 
 
 def unpack(
-    packed: bytes | None, first: int, size: int, kind: int, code: int, pid: int, signal: int, exit_code: int, text: str | None
+    packed: bytes | None, first: int, size: int, kind: int, code: int, pid: int, signal: int, exit_code: int, cause: int,
+    attempts: int, text: str | None,
 ) -> BaseException:
     """In the owner: the exception for a task that has no value."""
     if packed is not None:
@@ -117,9 +135,12 @@ def unpack(
         _note(error, first, size, position, pid)
         return error
     if kind == _DIED:
-        return _died(first, size, pid, signal, exit_code, text or "")
+        return WorkerDied(_told(first, size, text or ""), first, pid, signal, exit_code if exit_code >= 0 else None,
+                          max(size, 1), _CAUSES[cause], attempts)
+    if kind == _TIMED_OUT:
+        return TaskTimeout(_told(first, size, text or ""))
     if kind == _CANCELLED:
-        return CancelledError("the task was cancelled before it began, or its pool was terminated")
+        return CancelledError(_told(first, size, text) if text else "the task was cancelled before it began, or its pool was terminated")
     if kind == _ERROR:
         return PoolBroken(text)
     return PoolBroken(text or "the pool ended before the task was done")

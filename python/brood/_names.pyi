@@ -22,6 +22,7 @@ from multiprocessing import (
 
 from .context import BroodContext, _default_context
 from ._arena import ArenaTicket as ArenaTicket, arena_ticket as arena_ticket, attach as attach
+from ._ends import TaskTimeout as TaskTimeout
 from ._errors import PoolBroken as PoolBroken, TaskError as TaskError, WorkerDied as WorkerDied
 
 def get_context(method: str | None = None) -> BroodContext: ...

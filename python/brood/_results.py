@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Callable
 from multiprocessing.context import TimeoutError
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar, overload
 
 from . import _core, _route
 
@@ -31,6 +31,8 @@ class ApplyResult(Generic[_R]):
         self._error_callback = error_callback
         self._success: bool | None = None
         self._value: Any = None  # or the exception, without success
+        self._all: Any = None  # what get(return_exceptions=True) returns
+        self._attempts: list[int] = []
         # With callbacks the result is ready once they were called, as in multiprocessing.
         self._called = threading.Event() if callback is not None or error_callback is not None else None
 
@@ -55,39 +57,72 @@ class ApplyResult(Generic[_R]):
         elif self._success is None and self._job is not None:
             self._job.wait(timeout)
 
-    def get(self, timeout: float | None = None) -> _R:
-        """Wait and return what the call returned; raises what it raised, TimeoutError, WorkerDied or PoolBroken."""
+    @overload
+    def get(self, timeout: float | None = None, *, return_exceptions: Literal[False] = False) -> _R: ...
+    @overload
+    def get(self, timeout: float | None = None, *, return_exceptions: bool) -> Any: ...
+    def get(self, timeout: float | None = None, *, return_exceptions: bool = False) -> Any:
+        """Wait and return what the call returned; raises what it raised, TimeoutError, WorkerDied or PoolBroken.
+
+        timeout: seconds to wait; TimeoutError when they are over, and the call goes on.
+        return_exceptions: True: return what would be raised instead; of a map, in the place of the items that failed.
+        """
         if self._called is not None and not self._called.wait(timeout):
             raise TimeoutError
         if self._success is None:
             if self._job is not None and not self._job.wait(timeout):
                 raise TimeoutError
             self._settle()
+        if return_exceptions:
+            return self._all
         if self._success:
             return self._value
         raise self._value
 
-    def cancel(self) -> bool:
-        """Cancel what has not begun; True when that was something."""
-        return self._job is not None and self._job.cancel() > 0
+    def cancel(self, *, running: bool = False) -> bool:
+        """Cancel what has not begun; True when that was something.
+
+        running: and end what runs, as for a time-out, with CancelledError; True unless all had ended already.  The
+            workers are replaced.
+        """
+        if self._job is None:
+            return False
+        had_ended = self._job.ready()
+        return self._job.cancel(running) > 0 or (running and not had_ended)
+
+    @property
+    def attempts(self) -> int:
+        """How often the call was begun, once it has ended: more than once with retries; 0: never."""
+        if not self.ready():
+            raise ValueError(f"{self!r} not ready")
+        self._settle()
+        return self._attempts[0] if self._attempts else 0
 
     def _settle(self) -> None:
-        """Take value or exception out of the job, once."""
+        """Take values or exceptions out of the job, once."""
         job = self._job
         if self._success is not None:
             return
+        count = len(job) if job is not None else 0
+        outcomes = [self._outcome(job, index) for index in range(count)]
+        self._attempts = [job.attempts(index) for index in range(count)] if job is not None else []
+        self._all, first_error = self._collect(outcomes)
+        self._success = first_error is None
+        self._value = self._all if first_error is None else first_error
+        self._job = None
+
+    @staticmethod
+    def _outcome(job: Any, index: int) -> tuple[Any, BaseException | None]:
         try:
-            value: Any = self._collect(job)
-            success = True
+            return job.value(index), None
         except BaseException as error:  # the task's, whatever it is
-            value, success = error, False
             if isinstance(error, KeyboardInterrupt) and not hasattr(error, "__notes__"):
                 raise  # ours
-        self._value, self._success, self._job = value, success, None
+            return None, error
 
-    def _collect(self, job: _Job | None) -> Any:
-        assert job is not None
-        return job.value(0)
+    def _collect(self, outcomes: list[tuple[Any, BaseException | None]]) -> tuple[Any, BaseException | None]:
+        value, error = outcomes[0]
+        return (value if error is None else error), error
 
     def _notify(self) -> None:
         """In the thread of the callbacks: call the one that it is for."""
@@ -115,13 +150,25 @@ AsyncResult = ApplyResult
 class MapResult(ApplyResult[list[_R]]):
     """What map_async returns: the list of results, once all are there."""
 
-    def _collect(self, job: _Job | None) -> list[_R]:
-        if job is None:
-            return []
-        values: list[_R] = []
-        for index in range(len(job)):
-            values += job.value(index)
-        return values
+    def __init__(self, job: _Job | None, callback: Any = None, error_callback: Any = None, *, chunks: list[int] = []) -> None:
+        super().__init__(job, callback, error_callback)
+        self._chunks = chunks
+
+    @property
+    def attempts(self) -> list[int]:  # type: ignore[override]
+        """How often each task (chunk) was begun, once all have ended."""
+        if not self.ready():
+            raise ValueError(f"{self!r} not ready")
+        self._settle()
+        return self._attempts
+
+    def _collect(self, outcomes: list[tuple[Any, BaseException | None]]) -> tuple[Any, BaseException | None]:
+        values: list[Any] = []
+        first_error: BaseException | None = None
+        for (part, error), size in zip(outcomes, self._chunks, strict=True):
+            values += part if error is None else [error] * size
+            first_error = first_error or error
+        return values, first_error
 
 
 class IMapIterator(Generic[_R]):

@@ -242,6 +242,7 @@ class RoutedJob:
         self._job = job
         self._sender = sender
         self.wait, self.ready, self.cancel, self.fileno = job.wait, job.ready, job.cancel, job.fileno
+        self.attempts = job.attempts
 
     def __len__(self) -> int:
         return len(self._job)

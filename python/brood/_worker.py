@@ -15,7 +15,7 @@ from multiprocessing import process as _process, util as _util
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, NoReturn
 
-from . import _core, _errors, _route  # noqa: F401  (the errors of tasks, which the core asks for)
+from . import _core, _ends, _errors, _route
 
 __all__: list[str] = []
 
@@ -41,10 +41,12 @@ class Life:
     """How the workers of one pool begin and end.  Travels to the process that forks them."""
 
     def __init__(
-        self, method: str, initializer: Callable[..., object] | None, initargs: tuple[Any, ...], route: _route.Route | None
+        self, method: str, initializer: Callable[..., object] | None, initargs: tuple[Any, ...], route: _route.Route | None,
+        limits: _ends.Limits,
     ) -> None:
         self.method = method
         self._route = route
+        self._limits = limits
         self.owner_pid = os.getpid()
         self.owner_name = process.current_process().name
         self._initializer = initializer
@@ -63,6 +65,8 @@ class Life:
         util._finalizer_registry.clear()
         util._run_after_forkers()
         _route.enter(self._route)
+        _ends.begin_worker()
+        _errors.begin_worker(self._limits)
 
     def initialize(self) -> bool:
         """Call the user's initializer; False when it fails."""
@@ -146,6 +150,13 @@ def pickle_callable(function: Callable[..., Any], life: Life) -> tuple[bytes, bo
         return _pickle_by_value(function), isinstance(function, types.FunctionType), False
     except Exception as error:
         raise (plain_error or error) from (error if plain_error else None)
+
+
+def with_retries(function: Callable[..., Any], plan: _ends.Plan, life: Life) -> Callable[..., Any]:
+    """The function, or what stands for it when it is to be called again after some exceptions."""
+    if not plan.retries or not plan.retry_on:
+        return function
+    return _ends.Retry(pickle_callable(function, life)[0], plan.retries, plan.retry_on)
 
 
 def _pickle_by_value(function: Callable[..., Any]) -> bytes:

@@ -15,19 +15,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from multiprocessing import util
 from multiprocessing.context import TimeoutError
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
 from ._std_pool import (
     CLOSE, INIT, RUN, TERMINATE, ExceptionWithTraceback, MaybeEncodingError, RemoteTraceback, ThreadPool, mapstar,
     rebuild_exc, starmapstar, worker)
 
-from . import _core, _route, _worker
+from . import _core, _ends, _route, _worker
+from ._ends import Ends, TaskTimeout
 from ._errors import PoolBroken, WorkerDied
 from ._results import (
     ApplyResult as ApplyResult, AsyncResult as AsyncResult, CallbackThread, IMapIterator as IMapIterator,
     IMapUnorderedIterator as IMapUnorderedIterator, MapResult as MapResult)
 
-__all__ = ["Pool", "ThreadPool", "WorkerDied", "PoolBroken"]
+__all__ = ["Pool", "ThreadPool", "TaskTimeout", "WorkerDied", "PoolBroken"]
 
 _WINDOW = 256  # chunks in flight of an imap over an iterator that does not tell its length
 _MOST_IN_FLIGHT = 32768
@@ -95,6 +96,14 @@ class Pool:
         initializer, initargs: called in each worker as it starts.  When it raises, the pool is broken.
         maxtasksperchild: chunks that a worker does before it is replaced; default: no limit.
         context: the start method's context.
+        max_memory_per_worker: bytes that a worker may allocate on top of what it was forked with: MemoryError beyond it.
+            Between tasks a worker that holds more than half of it is replaced.
+        max_cpu_seconds: of CPU time for each task; the worker of one that uses more dies (WorkerDied, cause "cpu").
+        max_open_files: descriptors of a worker: OSError beyond it.
+        grace: seconds between the steps when a task or the pool is ended: TaskTimeout in the task, SIGTERM, SIGKILL;
+            default 0.5.
+
+    The calls take keyword arguments that say how they may end before they are done, and begin again: see Ends.
 
     A worker that dies costs the task that it ran, whose result raises WorkerDied; it is replaced.
     """
@@ -106,8 +115,14 @@ class Pool:
         initargs: Iterable[Any] = (),
         maxtasksperchild: int | None = None,
         context: Any = None,
+        *,
+        max_memory_per_worker: int | None = None,
+        max_cpu_seconds: int | None = None,
+        max_open_files: int | None = None,
+        grace: float | None = None,
     ) -> None:
         self._state = INIT
+        self._limits = _ends.Limits.of(max_memory_per_worker, max_cpu_seconds, max_open_files, grace)
         if context is None:
             from . import get_context as default_context
             context = default_context()
@@ -145,15 +160,17 @@ class Pool:
 
     def _make_core(self, initializer: Callable[..., object] | None, initargs: Iterable[Any], tasks: int) -> _core.Pool:
         route = self._sender.route if self._sender is not None else None
-        self._life = life = _worker.Life(_method_of(self._ctx), initializer, tuple(initargs), route)
+        self._life = life = _worker.Life(_method_of(self._ctx), initializer, tuple(initargs), route, self._limits)
         start = _worker.Starter(self._ctx, life) if life.method != "fork" else None
-        return _core.Pool(self._processes, tasks, life.begin, life.initialize, life.end, start)
+        return _core.Pool(self._processes, tasks, life.begin, life.initialize, life.end, start, (*self._limits, _ends.SIGNAL))
 
     # ---- calls ----
 
-    def apply(self, func: Callable[..., _R], args: Iterable[Any] = (), kwds: Mapping[str, Any] = {}) -> _R:
+    def apply(
+        self, func: Callable[..., _R], args: Iterable[Any] = (), kwds: Mapping[str, Any] = {}, **ends: Unpack[Ends]
+    ) -> _R:
         """Call func(*args, **kwds) in a worker and return what it returns."""
-        return self.apply_async(func, args, kwds).get()
+        return self.apply_async(func, args, kwds, **ends).get()
 
     def apply_async(
         self,
@@ -162,15 +179,28 @@ class Pool:
         kwds: Mapping[str, Any] = {},
         callback: Callable[[_R], object] | None = None,
         error_callback: Callable[[BaseException], object] | None = None,
+        **ends: Unpack[Ends],
     ) -> ApplyResult[_R]:
         """Call func(*args, **kwds) in a worker; return an ApplyResult at once."""
         self._check_running()
-        job = self._submit(func, _route.CALL, [(args, kwds or None)], 0, 0)
+        job = self._submit(func, _route.CALL, [(args, kwds or None)], 0, 0, _ends.plan_of(ends))
         return self._watched(ApplyResult(job, callback, error_callback))
 
-    def map(self, func: Callable[[_T], _R], iterable: Iterable[_T], chunksize: int | None = None) -> list[_R]:
-        """Return the list of func(x) for each x of the iterable, in order."""
-        return self._map_async(func, iterable, _route.MAP, chunksize).get()
+    def map(
+        self,
+        func: Callable[[_T], _R],
+        iterable: Iterable[_T],
+        chunksize: int | None = None,
+        *,
+        return_exceptions: bool = False,
+        **ends: Unpack[Ends],
+    ) -> list[_R]:
+        """Return the list of func(x) for each x of the iterable, in order.
+
+        return_exceptions: True: what an item raised stands in its place, instead of being raised.
+        """
+        return self._map_async(func, iterable, _route.MAP, chunksize, None, None, ends).get(
+            return_exceptions=return_exceptions)
 
     def map_async(
         self,
@@ -179,15 +209,23 @@ class Pool:
         chunksize: int | None = None,
         callback: Callable[[list[_R]], object] | None = None,
         error_callback: Callable[[BaseException], object] | None = None,
+        **ends: Unpack[Ends],
     ) -> MapResult[_R]:
         """Return a MapResult at once."""
-        return self._map_async(func, iterable, _route.MAP, chunksize, callback, error_callback)
+        return self._map_async(func, iterable, _route.MAP, chunksize, callback, error_callback, ends)
 
     def starmap(
-        self, func: Callable[..., _R], iterable: Iterable[Iterable[Any]], chunksize: int | None = None
+        self,
+        func: Callable[..., _R],
+        iterable: Iterable[Iterable[Any]],
+        chunksize: int | None = None,
+        *,
+        return_exceptions: bool = False,
+        **ends: Unpack[Ends],
     ) -> list[_R]:
-        """Return the list of func(*x) for each x of the iterable, in order."""
-        return self._map_async(func, iterable, _route.STARMAP, chunksize).get()
+        """Return the list of func(*x) for each x of the iterable, in order.  See map for return_exceptions."""
+        return self._map_async(func, iterable, _route.STARMAP, chunksize, None, None, ends).get(
+            return_exceptions=return_exceptions)
 
     def starmap_async(
         self,
@@ -196,51 +234,77 @@ class Pool:
         chunksize: int | None = None,
         callback: Callable[[list[_R]], object] | None = None,
         error_callback: Callable[[BaseException], object] | None = None,
+        **ends: Unpack[Ends],
     ) -> MapResult[_R]:
         """Return a MapResult at once."""
-        return self._map_async(func, iterable, _route.STARMAP, chunksize, callback, error_callback)
+        return self._map_async(func, iterable, _route.STARMAP, chunksize, callback, error_callback, ends)
 
     def _map_async(
         self,
         func: Callable[..., _R],
         iterable: Any,
         mode: int,
-        chunksize: int | None = None,
-        callback: Callable[[list[_R]], object] | None = None,
-        error_callback: Callable[[BaseException], object] | None = None,
+        chunksize: int | None,
+        callback: Callable[[list[_R]], object] | None,
+        error_callback: Callable[[BaseException], object] | None,
+        ends: Ends,
     ) -> MapResult[_R]:
         self._check_running()
+        plan = _ends.plan_of(ends)
         if not hasattr(iterable, "__len__"):
             iterable = list(iterable)
-        if chunksize is None:
+        if chunksize is None and plan.is_given:
+            chunksize = 1  # what ends one item is to leave the others alone
+        elif chunksize is None:
             chunksize, extra = divmod(len(iterable), self._processes * _CHUNKS_PER_WORKER)
             chunksize += bool(extra)
         elif chunksize < 1:
             raise ValueError(f"chunksize must be at least 1, not {chunksize}")
         chunks = list(_chunks_of(iterable, chunksize)) if len(iterable) else []
-        job = self._submit(func, mode, chunks, chunksize, len(iterable)) if chunks else None
-        return self._watched(MapResult(job, callback, error_callback))
+        job = self._submit(func, mode, chunks, chunksize, len(iterable), plan) if chunks else None
+        return self._watched(MapResult(job, callback, error_callback, chunks=[len(chunk) for chunk in chunks]))
 
     def imap(
-        self, func: Callable[[_T], _R], iterable: Iterable[_T], chunksize: int = 1, *, buffersize: int | None = None
+        self,
+        func: Callable[[_T], _R],
+        iterable: Iterable[_T],
+        chunksize: int = 1,
+        *,
+        buffersize: int | None = None,
+        **ends: Unpack[Ends],
     ) -> IMapIterator[_R]:
         """Return an iterator over func(x) for each x of the iterable, in order.
 
         buffersize: how many chunks may be in flight or wait to be fetched.  Default: all of a sized iterable, 256 of
         others, whose next items are read when results are fetched.
         """
-        return self._imap(func, iterable, chunksize, buffersize, True)
+        return self._imap(func, iterable, chunksize, buffersize, True, ends)
 
     def imap_unordered(
-        self, func: Callable[[_T], _R], iterable: Iterable[_T], chunksize: int = 1, *, buffersize: int | None = None
+        self,
+        func: Callable[[_T], _R],
+        iterable: Iterable[_T],
+        chunksize: int = 1,
+        *,
+        buffersize: int | None = None,
+        **ends: Unpack[Ends],
     ) -> IMapIterator[_R]:
         """Return an iterator over func(x) for each x of the iterable, as they finish.  See imap for buffersize."""
-        return self._imap(func, iterable, chunksize, buffersize, False)
+        return self._imap(func, iterable, chunksize, buffersize, False, ends)
 
     def _imap(
-        self, func: Callable[..., _R], iterable: Iterable[Any], chunksize: int, buffersize: int | None, in_order: bool
+        self,
+        func: Callable[..., _R],
+        iterable: Iterable[Any],
+        chunksize: int,
+        buffersize: int | None,
+        in_order: bool,
+        ends: Ends,
     ) -> IMapIterator[_R]:
         self._check_running()
+        plan = _ends.plan_of(ends)
+        if plan.total_timeout_ms:
+            raise ValueError("total_timeout is for calls that return all results at once, not for imap")
         if chunksize < 1:
             raise ValueError(f"Chunksize must be 1+, not {chunksize:n}")
         if buffersize is not None:
@@ -249,18 +313,25 @@ class Pool:
             buffersize = min(-(-len(iterable) // chunksize) + 1, _MOST_IN_FLIGHT)
         else:
             buffersize = max(_WINDOW, 2 * self._processes)
+        func = _worker.with_retries(func, plan, self._life)
         chunks: Iterable[_Chunk] = _chunks_of(iterable, chunksize)
         if self._sender is None:
-            return IMapIterator(self._core.imap(self._callable(func, _route.MAP), chunks, in_order, buffersize, chunksize))
+            return IMapIterator(self._core.imap(
+                self._callable(func, _route.MAP), chunks, in_order, buffersize, chunksize, plan.for_core))
         chunks = self._sender.tasks(func, _route.MAP, chunks)
-        stream = self._core.imap(self._callable(_route.run, _route.CALL), chunks, in_order, buffersize, chunksize)
+        stream = self._core.imap(
+            self._callable(_route.run, _route.CALL), chunks, in_order, buffersize, chunksize, plan.for_core)
         return IMapIterator(_route.RoutedStream(stream, self._sender))
 
-    def _submit(self, func: Callable[..., Any], mode: int, chunks: list[_Chunk], chunksize: int, items: int) -> _Job:
+    def _submit(
+        self, func: Callable[..., Any], mode: int, chunks: list[_Chunk], chunksize: int, items: int, plan: _ends.Plan
+    ) -> _Job:
+        func = _worker.with_retries(func, plan, self._life)
         if self._sender is None:
-            return self._core.submit(self._callable(func, mode), chunks, chunksize, items)
+            return self._core.submit(self._callable(func, mode), chunks, chunksize, items, plan.for_core)
         tasks = list(self._sender.tasks(func, mode, chunks))
-        return _route.RoutedJob(self._core.submit(self._callable(_route.run, _route.CALL), tasks, chunksize, items), self._sender)
+        job = self._core.submit(self._callable(_route.run, _route.CALL), tasks, chunksize, items, plan.for_core)
+        return _route.RoutedJob(job, self._sender)
 
     def _callable(self, func: Callable[..., Any], mode: int) -> _core.Callable:
         """Pickle func, or take what was made of it last; only a plain function may be kept by the workers."""

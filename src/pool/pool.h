@@ -235,14 +235,13 @@ struct bri_claim {
     struct bri_seat_shm *seat;
     _Atomic uint64_t *progress;
     uint32_t worker;
-    struct bri_job_shm *job;             /* the job being visited, or NULL */
-    uint64_t chunk;                      /* the chunk claimed */
-    uint64_t index;                      /* where the visit is: of the ring */
-    uint64_t own_next;                   /* next chunk of the own share to try */
-    uint32_t victim;                     /* whose share is being taken from */
-    uint64_t victim_left;                /* chunks of it still to be tried, from its far end */
-    uint64_t seen_again;                 /* returns looked through at this count */
-    const struct bri_doorbell *doorbell; /* the supervisor's */
+    struct bri_job_shm *job; /* the job being visited, or NULL */
+    uint64_t chunk;          /* the chunk claimed */
+    uint64_t index;          /* where the visit is: of the ring */
+    uint64_t own_next;       /* next chunk of the own share to try */
+    uint32_t victim;         /* whose share is being taken from */
+    uint64_t victim_left;    /* chunks of it still to be tried, from its far end */
+    uint64_t seen_again;     /* returns looked through at this count */
     struct bri_limits limits;
 };
 enum { BRI_CLAIMED = 1, BRI_LEAVE = 2 };

@@ -170,8 +170,8 @@ struct cursor {
     const struct bri_span_shm *spans; /* job in bytes, else NULL */
     char *result;
     size_t item_bytes, result_bytes;
-    uint64_t progress;  /* of the next item, not running */
-    int64_t timeout_ns; /* 0: none */
+    uint64_t progress; /* of the next item, not running */
+    int is_timed;
 };
 
 static struct cursor cursor_at(const struct bri_job_shm *job, uint64_t item)
@@ -181,7 +181,7 @@ static struct cursor cursor_at(const struct bri_job_shm *job, uint64_t item)
                             .item_bytes = job->item_bytes,
                             .result_bytes = job->result_bytes,
                             .progress = (uint64_t)job->number << BRI_PROGRESS_JOB_SHIFT | item << 1,
-                            .timeout_ns = job->item_timeout_ms * BRI_NS_PER_MS};
+                            .is_timed = job->item_timeout_ms != 0};
 
     if (job->flags & BRI_JOB_BYTES)
         cursor.spans = (const struct bri_span_shm *)(const void *)cursor.items + item;
@@ -199,29 +199,49 @@ static void take_span(struct cursor *cursor, brood_task *task)
     cursor->spans++;
 }
 
-/* B1, B2 of enforce.h. */
-static void begin_timed_item(struct bri_claim *claim, const struct cursor *cursor)
+/* B1 of enforce.h. */
+static int64_t set_clock(brood_task *task)
 {
-    int64_t end = bri_after_ns(cursor->timeout_ns);
+    int64_t end = bri_after_ns(task->job->item_timeout_ms * BRI_NS_PER_MS);
 
-    bri_store_release(&claim->seat->ends_at, end);
-    bri_store_release(claim->progress, cursor->progress | BRI_PROGRESS_RUNNING);
-    bri_fault("task.timed");
-    if (bri_enforce_is_asleep_at(claim->pool, end))
-        bri_doorbell_ring_or_signal(claim->doorbell, getppid());
+    bri_store_release(&task->seat->ends_at, end);
+    return end;
+}
+
+/* B2 */
+static void ring_if_asleep(brood_task *task, int64_t end)
+{
+    if (bri_enforce_is_asleep_at(task->pool->shared, end))
+        bri_doorbell_ring_or_signal(&task->pool->doorbell, getppid());
+}
+
+void brood_task_stop_clock(brood_task *task)
+{
+    if (task != NULL)
+        bri_store_release(&task->seat->ends_at, BROOD_FOREVER);
+}
+
+void brood_task_start_clock(brood_task *task)
+{
+    if (task != NULL && task->job->item_timeout_ms != 0)
+        ring_if_asleep(task, set_clock(task));
 }
 
 /* What only jobs with a time-out, and pools with a limit of CPU time or a seed, need. */
-static void begin_special_item(struct bri_claim *claim, const struct cursor *cursor, const brood_task *task)
+static void begin_special_item(struct bri_claim *claim, const struct cursor *cursor, brood_task *task)
 {
     if (claim->pool->seed != 0)
         brood_random_seed(bri_random_mix(claim->pool->seed, task->job->sequence, brood_task_index(task)));
     if (claim->limits.max_cpu_seconds != 0)
         bri_limits_begin_item(&claim->limits);
-    if (cursor->timeout_ns != 0)
-        begin_timed_item(claim, cursor);
-    else
-        bri_store_release(claim->progress, cursor->progress | BRI_PROGRESS_RUNNING);
+    if (cursor->is_timed) {
+        int64_t end = set_clock(task);
+        bri_store_release(claim->progress, task->progress);
+        bri_fault("task.timed");
+        ring_if_asleep(task, end);
+    } else {
+        bri_store_release(claim->progress, task->progress);
+    }
 }
 
 /* The supervisor replaces it; what is left of its chunk is resumed by others. */
@@ -240,7 +260,7 @@ static void run_items(struct bri_claim *claim, brood_task *task, uint64_t begin,
 {
     struct cursor cursor = cursor_at(task->job, begin);
     _Atomic uint64_t *progress = claim->progress;
-    int is_special = cursor.timeout_ns != 0 || claim->limits.max_cpu_seconds != 0 || claim->pool->seed != 0;
+    int is_special = cursor.is_timed || claim->limits.max_cpu_seconds != 0 || claim->pool->seed != 0;
 
     for (uint64_t index = begin; index < end; index++) {
         if (cursor.spans != NULL)
@@ -252,7 +272,7 @@ static void run_items(struct bri_claim *claim, brood_task *task, uint64_t begin,
         else
             bri_store_release(progress, cursor.progress | BRI_PROGRESS_RUNNING);
         int code = cursor.function(task, cursor.item, cursor.result);
-        if (code != 0 || task->failed || task->reply != NULL || cursor.timeout_ns != 0)
+        if (code != 0 || task->failed || task->reply != NULL || cursor.is_timed)
             finish_item(task, code);
         cursor.progress += 2;
         bri_store_release(progress, cursor.progress);
@@ -263,7 +283,7 @@ static void run_items(struct bri_claim *claim, brood_task *task, uint64_t begin,
         if (cursor.result != NULL)
             cursor.result += cursor.result_bytes;
     }
-    if (cursor.timeout_ns != 0)
+    if (cursor.is_timed)
         bri_store_release(&claim->seat->ends_at, BROOD_FOREVER);
 }
 
@@ -323,11 +343,8 @@ _Noreturn void bri_worker_main(brood_pool *pool, uint32_t index)
 {
     struct bri_pool_shm *shared = pool->shared;
     struct bri_seat_shm *seat = bri_pool_seat(shared, index);
-    struct bri_claim claim = {.pool = shared,
-                              .seat = seat,
-                              .worker = index,
-                              .progress = &bri_slot_of(bri_self())->progress,
-                              .doorbell = &pool->doorbell};
+    struct bri_claim claim = {
+        .pool = shared, .seat = seat, .worker = index, .progress = &bri_slot_of(bri_self())->progress};
     uint64_t done = 0;
 
     bri_trace("worker %u: begins", index);
