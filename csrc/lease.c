@@ -22,6 +22,7 @@
  * ticket (pickling)      T1  lock  T2  pickled + 1
  * open (unpickling)      O1  lock  O2  generation is another's: gone  O3  own bit  O4  pickled - 1, if it is not 0
  * fork                   F1  before, in the parent: lock, forking + 1     F2  in the child: own bit, forking - 1
+ *                        between them: a lease that comes adds to forking, one that goes takes its part back
  * drop                   D1  lock  D2  own bit off  D3  nobody left: generation + 1, unlock, destroy the object
  *
  * death table (each field changes by one store, so that a killed holder of the lock leaves every field whole)
@@ -71,15 +72,32 @@ struct straggler {
 };
 
 /* Of the process, whatever interpreters it has; all under table_mutex. */
-static pthread_mutex_t table_mutex = PTHREAD_MUTEX_INITIALIZER;
+static pthread_mutex_t table_mutex = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
 static struct core_lease *table[BUCKETS];
 static struct straggler *stragglers;
 static struct core_record_shm *spare; /* linked by `object`: offsets of records that are free */
+static uint32_t is_forking;           /* 1: between F1 and the end of the fork, by the holder of the mutex */
 static _Atomic uint32_t fork_count;
 
 uint32_t core_fork_count(void)
 {
     return bri_load_relaxed(&fork_count);
+}
+
+/* Whoever forks holds the mutex while hooks of others run Python: so it is waited for without the GIL, and in that very thread
+ * leases may come and go meanwhile, by the hooks or by a collection (hence recursive, and is_forking). */
+static void lock_table(void)
+{
+    if (pthread_mutex_trylock(&table_mutex) == 0)
+        return;
+    Py_BEGIN_ALLOW_THREADS;
+    pthread_mutex_lock(&table_mutex);
+    Py_END_ALLOW_THREADS;
+}
+
+static void unlock_table(void)
+{
+    pthread_mutex_unlock(&table_mutex);
 }
 
 /* ---- the core's objects by kind ---- */
@@ -346,7 +364,8 @@ static int create_in_table(enum core_kind kind, void *object, struct core_lease 
     memset(record->holders, 0, sizeof record->holders);
     record->object = bri_offset_of(object);
     record->kind = (uint32_t)kind;
-    record->pickled = record->forking = 0;
+    record->pickled = 0;
+    record->forking = is_forking;
     set_own_bit(record, 1);
     unlock_record(record);
     *ret_lease = add_lease(record);
@@ -355,9 +374,9 @@ static int create_in_table(enum core_kind kind, void *object, struct core_lease 
 
 int core_lease_create(enum core_kind kind, void *object, struct core_lease **ret_lease)
 {
-    pthread_mutex_lock(&table_mutex);
+    lock_table();
     int error = create_in_table(kind, object, ret_lease);
-    pthread_mutex_unlock(&table_mutex);
+    unlock_table();
     if (error < 0)
         destroy(kind, object);
     return error;
@@ -392,6 +411,8 @@ static int open_in_table(enum core_kind kind, struct core_record_shm *record, ui
         lease->count++;
     else if ((lease = add_lease(record)) == NULL)
         error = bri_fail(ENOMEM, "no memory for a lease");
+    else
+        record->forking += is_forking;
     if (error == 0) {
         set_own_bit(record, 1);                 /* O3 */
         record->pickled -= record->pickled > 0; /* O4 */
@@ -409,9 +430,9 @@ int core_lease_open(enum core_kind kind, uint64_t offset, uint32_t generation, s
         return error;
     if (offset % _Alignof(struct core_record_shm) != 0)
         return bri_fail(EINVAL, "offset is not that of an object");
-    pthread_mutex_lock(&table_mutex);
+    lock_table();
     error = open_in_table(kind, bri_at(offset), generation, ret_lease);
-    pthread_mutex_unlock(&table_mutex);
+    unlock_table();
     return error;
 }
 
@@ -424,7 +445,8 @@ static void drop_last(struct core_lease *lease)
         link = &(*link)->next;
     *link = lease->next;
     if (bri_arena_enter() == 0 && lock_record(record)) { /* D1 */
-        set_own_bit(record, 0);                          /* D2 */
+        record->forking -= is_forking && record->forking > 0;
+        set_own_bit(record, 0); /* D2 */
         if (!destroy_unless_held(record))
             remember(record, lease->generation);
     }
@@ -435,10 +457,10 @@ void core_lease_drop(struct core_lease *lease)
 {
     if (lease == NULL)
         return;
-    pthread_mutex_lock(&table_mutex);
+    lock_table();
     if (--lease->count == 0)
         drop_last(lease);
-    pthread_mutex_unlock(&table_mutex);
+    unlock_table();
 }
 
 /* ---- fork: registered with os.register_at_fork, so that they run around the forks of this interpreter and no others ---- */
@@ -468,21 +490,23 @@ static void settle_child(struct core_record_shm *record)
  * leases ahead of our own hook; and in children that were forked in other ways. */
 static void free_mutex_in_child(void)
 {
-    pthread_mutex_init(&table_mutex, NULL);
+    table_mutex = (pthread_mutex_t)PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
 }
 
 static PyObject *before_fork(PyObject *module, PyObject *unused)
 {
     (void)module, (void)unused;
-    pthread_mutex_lock(&table_mutex);
+    lock_table();
     for_each_record(announce_child);
+    is_forking = 1;
     Py_RETURN_NONE;
 }
 
 static PyObject *after_fork_in_parent(PyObject *module, PyObject *unused)
 {
     (void)module, (void)unused;
-    pthread_mutex_unlock(&table_mutex);
+    is_forking = 0;
+    unlock_table();
     Py_RETURN_NONE;
 }
 
@@ -490,6 +514,7 @@ static PyObject *after_fork_in_parent(PyObject *module, PyObject *unused)
 static PyObject *after_fork_in_child(PyObject *module, PyObject *unused)
 {
     (void)module, (void)unused;
+    is_forking = 0;
     fork_count++;
     core_note_main_thread();
     stragglers = NULL;

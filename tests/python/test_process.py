@@ -213,3 +213,47 @@ def test_a_missing_main_guard_is_told(tmp_path):
         process.join()
         """)
     assert "bootstrapping phase" in run(path).stderr
+
+
+HOOKS = """
+import gc, os, sys, threading
+
+kept, is_over = [], threading.Event()
+
+def before():  # registered before brood's own hook, and so run after it
+    for _ in range(50):  # the other thread gets the GIL, and makes queues or tries to
+        os.sched_yield()
+    cycle = [mp.Queue()]
+    cycle.append(cycle)
+    del cycle
+    gc.collect()
+    kept[:] = [mp.Queue()]
+
+os.register_at_fork(before=before)
+import brood as mp
+
+def make():
+    while not is_over.is_set():
+        mp.Queue().put(1)
+
+mp.Queue()
+sys.setswitchinterval(1e-6)
+thread = threading.Thread(target=make)
+thread.start()
+for i in range(10):
+    pid = os.fork()
+    if pid == 0:
+        kept[0].put(i)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert kept[0].get(timeout=30) == i
+is_over.set()
+thread.join()
+kept.clear()
+print(mp._core.arena_stats()["used_blocks"])
+"""
+
+
+def test_hooks_of_others_run_while_a_fork_is_prepared(tmp_path):
+    """Nobody waits for brood's hooks with what they need; and queues that came or went between them are freed as others are."""
+    assert int(run_program(tmp_path, HOOKS)) < 20
