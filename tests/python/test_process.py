@@ -12,7 +12,8 @@ import pytest
 from programs import METHODS, run, run_program, write
 
 
-def exit_with(code):
+def exit_with(code, gate):
+    gate.acquire()
     os._exit(code)
 
 
@@ -38,10 +39,12 @@ def context(request):
 
 
 def test_start_and_join(context):
-    process = context.Process(target=exit_with, args=(7,), name="seven")
+    gate = context.Semaphore(0)
+    process = context.Process(target=exit_with, args=(7, gate), name="seven")
     assert process.exitcode is None and process.pid is None
     process.start()
     assert process in brood.active_children() and process in multiprocessing.active_children()
+    gate.release()
     process.join()
     assert process.exitcode == 7 and process.name == "seven" and not process.is_alive()
     assert process not in brood.active_children()
