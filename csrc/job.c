@@ -215,8 +215,8 @@ static void leave_behind(struct job *job)
 
     if (left == NULL)
         return; /* leaked, rather than freed under its workers */
-    *left = (struct left_behind){job->pool->left, job->result, Py_NewRef(job->callable)};
-    job->pool->left = left;
+    *left = (struct left_behind){NULL, job->result, Py_NewRef(job->callable)};
+    pool_leave_behind(job->pool, left);
 }
 
 static void dealloc(PyObject *self)

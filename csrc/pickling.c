@@ -39,6 +39,9 @@ static int is_plain(PyObject *object, int depth, int *looks)
     if (PyTuple_CheckExact(object))
         return items_are_plain(((PyTupleObject *)object)->ob_item, PyTuple_GET_SIZE(object), depth - 1,
                                looks);
+#ifdef Py_GIL_DISABLED
+    return 0; /* another thread may change a list or a dict while we look */
+#endif
     if (PyList_CheckExact(object))
         return items_are_plain(((PyListObject *)object)->ob_item, PyList_GET_SIZE(object), depth - 1, looks);
     return PyDict_CheckExact(object) && dict_is_plain(object, depth - 1, looks);

@@ -198,15 +198,26 @@ brood_pool *pool_handle(struct pool *pool)
 
 /* --- the end --- */
 
+/* Without the GIL several threads drop jobs and submit others. */
+void pool_leave_behind(struct pool *pool, struct left_behind *left)
+{
+    left->next = bri_load_relaxed(&pool->left);
+    while (!bri_cas_acq_rel(&pool->left, &left->next, left))
+        ;
+}
+
+/* All are taken first: nobody else has them meanwhile. */
 void pool_sweep(struct pool *pool, int all)
 {
-    for (struct left_behind **at = &pool->left; *at != NULL;) {
-        struct left_behind *left = *at;
+    struct left_behind *next = bri_exchange_acq_rel(&pool->left, NULL);
+
+    while (next != NULL) {
+        struct left_behind *left = next;
+        next = left->next;
         if (!all && brood_result_ready(left->result) == 0) {
-            at = &left->next;
+            pool_leave_behind(pool, left);
             continue;
         }
-        *at = left->next;
         brood_result_destroy(left->result);
         Py_DECREF(left->callable);
         PyMem_Free(left);
@@ -291,7 +302,7 @@ static int put_in_arena(struct callable *callable)
 /* callable(pickled, mode, is_kept): is_kept: a worker may use one object for all tasks. */
 static PyObject *make_callable(PyObject *self, PyObject *arguments)
 {
-    static uint64_t serial;
+    static _Atomic uint64_t serial;
     struct core_state *state = ((struct pool *)self)->state;
     PyObject *pickled;
     unsigned mode;

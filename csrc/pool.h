@@ -44,10 +44,10 @@ struct callable {
 struct pool {
     PyObject_HEAD brood_pool *handle;           /* NULL: destroyed, or not made yet */
     PyObject *begin, *initialize, *end, *start; /* callables or None */
-    struct core_state *state; /* of the module; workers need it without a way to look it up */
-    char is_terminated;       /* by its owner: deaths by the signals of that are its doing */
-    struct left_behind *left; /* jobs that were dropped before they were done */
-    PyObject *keep;           /* list: callables of streams that were dropped; until the pool's end */
+    struct core_state *state;         /* of the module; workers need it without a way to look it up */
+    char is_terminated;               /* by its owner: deaths by the signals of that are its doing */
+    struct left_behind *_Atomic left; /* jobs that were dropped before they were done */
+    PyObject *keep;                   /* list: callables of streams that were dropped; until the pool's end */
 };
 
 /* A job that nobody asks for any more stays until it is done: its workers read the callable. */
@@ -56,6 +56,8 @@ struct left_behind {
     brood_result *result;
     PyObject *callable;
 };
+
+void pool_leave_behind(struct pool *pool, struct left_behind *left);
 
 /* Frees those that are done, or, with the pool gone, all. */
 void pool_sweep(struct pool *pool, int all);
