@@ -25,10 +25,10 @@ test: ## builds with all assertions and fault points, runs every test; last line
 	@$(configure_tests)
 	@tools/run-tests --build $(BUILD)-test
 
-conformance: build ## CPython's own tests of multiprocessing, on brood, beside the standard library's figures
+conformance: build ## CPython's own tests of multiprocessing and joblib's, on brood, beside the standard library's figures
 	@tools/install-deps test
 	@tools/venv test
-	@tests/conformance/run
+	@status=0; tests/conformance/run || status=1; tests/conformance/joblib || status=1; exit $$status
 
 demo: build ## the tutorial programs, queues that C and Python share, checksums of /usr/include, a picture
 	@tools/demo --build $(BUILD)
