@@ -4,6 +4,7 @@
 BUILD  ?= build
 PREFIX ?= /usr/local
 FUZZ_SECONDS ?= 30
+TORTURE_SECONDS ?= 240
 # Warnings are errors in CI, where the compiler is known; WERROR=true asks for it anywhere.
 WERROR ?= $(if $(CI),true,false)
 
@@ -12,7 +13,7 @@ configure_tests = tools/install-deps test && tools/venv test && tools/configure 
 	-Dpython=true -Dtests=true -Dcheck=3 -Dfault_points=true -Dwerror=$(WERROR)
 
 .DEFAULT_GOAL := build
-.PHONY: build test conformance demo lint format stepkill stress sanitize fuzz install clean help
+.PHONY: build test conformance demo lint format stepkill torture sanitize fuzz install clean help
 
 build: ## build/libbrood.so, build/libbrood.a, the examples, and .venv, in which `import brood` works
 	@tools/install-deps build
@@ -46,10 +47,10 @@ stepkill: ## kills every operation after every instruction that others can notic
 	@ninja --quiet -C $(BUILD)-test tests/stepkill
 	@$(BUILD)-test/tests/stepkill
 
-stress: ## every stress program, with a new seed each
+torture: ## the fault campaign: kills, stops, crashes, time-outs, limits, full memory, for TORTURE_SECONDS (240)
 	@$(configure_tests)
 	@ninja --quiet -C $(BUILD)-test
-	@for program in $(BUILD)-test/tests/stress_*; do case $$program in *.p) ;; *) $$program || exit 1;; esac; done
+	@$(BUILD)-test/tests/torture --seconds $(TORTURE_SECONDS)
 
 sanitize: ## unit tests under ASan and UBSan, TSan, valgrind
 	@tools/install-deps sanitize

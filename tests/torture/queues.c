@@ -11,17 +11,9 @@
  * A producer that dies within a put has put a prefix of put … begun - 1.  A consumer that dies within a get may have taken what it did not
  * note: it writes down how much that may be before the call, and if it died awake, the queue is allowed to lack so many at the end.
  */
-#include "stress.h"
+#include <sys/mman.h>
 
-enum check { PROCESSES, TAKEN, ORDER, CONTENT, CALLS, ARENA, CHECKS };
-static const char *const checks[CHECKS] = {
-    [PROCESSES] = "processes end as they should, and none is left",
-    [TAKEN] = "what was committed is taken once, nothing else is, and only the dead's last takes are missing",
-    [ORDER] = "the messages of a producer arrive in its order",
-    [CONTENT] = "the messages are whole",
-    [CALLS] = "no call fails for a reason it should not have",
-    [ARENA] = "nothing is left in the arena",
-};
+#include "torture.h"
 
 enum {
     QUEUES = 3,
@@ -31,8 +23,7 @@ enum {
     SEQUENCES = 8192,
     MANY = 8,
     LONGEST = 150000,
-    BACKLOG = 400,
-    ROUND_MS = 1300
+    BACKLOG = 400
 };
 
 struct stream_shm {
@@ -55,7 +46,6 @@ static struct books_shm *books;
 static brood_queue *queues[QUEUES];
 static uint32_t longest[QUEUES]; /* message */
 static int kills_producers, kills_consumers;
-static uint64_t all_messages;
 
 /* --- messages --- */
 
@@ -139,18 +129,6 @@ static void end_call(struct consumer *consumer)
     bri_store_seq_cst(&notes_of(consumer->seat)->uncertain, 0u);
 }
 
-static int64_t choose_deadline(uint64_t *random)
-{
-    switch (below(random, 4)) {
-    case 0:
-        return BROOD_NOW;
-    case 1:
-        return brood_after_ms(below(random, 5));
-    default:
-        return BROOD_FOREVER;
-    }
-}
-
 static int take_one(struct consumer *consumer, int64_t deadline)
 {
     size_t capacity = below(&consumer->random, 3) == 0 ? below(&consumer->random, 300) : LONGEST, bytes = 0;
@@ -215,7 +193,7 @@ static int poll_one(struct consumer *consumer)
 
 static int take(struct consumer *consumer)
 {
-    int64_t deadline = choose_deadline(&consumer->random);
+    int64_t deadline = choose_deadline(&consumer->random, 5);
 
     switch (below(&consumer->random, 5)) {
     case 0:
@@ -351,7 +329,7 @@ static void produce(uint32_t seat, uint32_t life, uint64_t random)
         abort();
     while (!is_stopping() && !is_full(&producer)) {
         uint32_t queue = below(&producer.random, QUEUES);
-        int64_t deadline = choose_deadline(&producer.random);
+        int64_t deadline = choose_deadline(&producer.random, 5);
         if (brood_queue_size(queues[queue]) > BACKLOG) {
             now_doing(seat, "pauses");
             pause_us(300);
@@ -384,10 +362,10 @@ static void play(uint32_t seat, uint32_t life, uint64_t random)
 static void make_queues(void)
 {
     for (uint32_t i = 0; i < QUEUES; i++) {
-        uint64_t messages = below(&stress.random, 2) ? 1 + below(&stress.random, 40) : 0;
-        uint64_t bytes = below(&stress.random, 3) == 0 ? LONGEST + below(&stress.random, 200000) : 0;
+        uint64_t messages = below(&torture.random, 2) ? 1 + below(&torture.random, 40) : 0;
+        uint64_t bytes = below(&torture.random, 3) == 0 ? LONGEST + below(&torture.random, 200000) : 0;
         static const uint32_t lengths[] = {200, 4200, 20000, LONGEST};
-        longest[i] = lengths[below(&stress.random, 4)];
+        longest[i] = lengths[below(&torture.random, 4)];
         int error =
             brood_queue_create(BROOD_QUEUE_OPTIONS(.max_messages = messages, .max_bytes = bytes), &queues[i]);
         if (error < 0)
@@ -395,24 +373,20 @@ static void make_queues(void)
     }
 }
 
-static void settle_books(uint32_t seat)
+static void bury(uint32_t seat, enum killed killed)
 {
+    if (killed == KILLED)
+        note_fault(seat < CONSUMERS ? KILL_CONSUMER : KILL_PRODUCER);
     if (seat < CONSUMERS)
         bri_add_relaxed(&books->uncertain[seat % QUEUES], (uint64_t)uncertain_in(seat));
-}
-
-static void replace(uint32_t seat)
-{
-    settle_books(seat);
-    if (stress.next_life < LIVES - CONSUMERS - PRODUCERS)
-        fill_seat(seat);
 }
 
 static uint32_t choose_victim(void)
 {
     if (kills_producers && kills_consumers)
-        return below(&stress.random, stress.seats_count);
-    return kills_consumers ? below(&stress.random, CONSUMERS) : CONSUMERS + below(&stress.random, PRODUCERS);
+        return below(&torture.random, torture.seats_count);
+    return kills_consumers ? below(&torture.random, CONSUMERS)
+                           : CONSUMERS + below(&torture.random, PRODUCERS);
 }
 
 static void hammer(void)
@@ -420,18 +394,14 @@ static void hammer(void)
     int64_t end = brood_after_ms(ROUND_MS);
 
     while (bri_now_ns() < end && !has_failed()) {
-        pause_us(1000 + below(&stress.random, 12000));
-        uint32_t victim = choose_victim();
-        if (stress.seats[victim].pid != 0)
-            kill_seat(victim);
-        for (uint32_t i = 0; i < stress.seats_count; i++)
-            if (stress.seats[i].pid == 0 || try_to_empty(i, 0, BROOD_NOW))
-                replace(i);
+        pause_us(1000 + below(&torture.random, 8000));
+        if (below(&torture.random, 4) == 0)
+            stop_seat(choose_victim());
+        else
+            kill_seat(choose_victim());
+        sweep_seats();
     }
-}
-
-static void nudge(void)
-{
+    settle_seats();
 }
 
 static void drain(uint32_t queue)
@@ -470,62 +440,50 @@ static void check_queue(uint32_t queue)
 {
     uint64_t missing = 0, uncertain = bri_load_relaxed(&books->uncertain[queue]);
 
-    for (uint32_t life = 0; life < stress.next_life; life++)
+    for (uint32_t life = 0; life < torture.next_life; life++)
         missing += missing_of(&books->streams[life][queue], life, queue);
     expect(TAKEN, missing <= uncertain,
            "queue %u: %llu messages were lost, while the dead may have taken %llu", queue,
            (unsigned long long)missing, (unsigned long long)uncertain);
     expect(TAKEN, brood_queue_size(queues[queue]) == 0, "queue %u: size is %lld", queue,
            (long long)brood_queue_size(queues[queue]));
-    all_messages += bri_load_relaxed(&books->noted[queue]);
+    note_checked(MESSAGES, bri_load_relaxed(&books->noted[queue]));
 }
 
 /* Producers first, so that all that they can put is put. */
 static void stop(void)
 {
-    uint32_t all = stress.seats_count;
-
-    bri_store_release(&stress.shared->stop, 1u);
-    for (uint32_t i = CONSUMERS; i < all; i++)
-        if (stress.seats[i].pid != 0 && !try_to_empty(i, 0, brood_after_ms(ENDS_WITHIN_MS))) {
-            say_where(i);
-            kill_seat(i);
-        }
+    bri_store_release(&torture.shared->stop, 1u);
+    await_seats(CONSUMERS, torture.seats_count, NULL);
     for (uint32_t i = 0; i < QUEUES; i++)
         brood_queue_close(queues[i]);
-    stress.seats_count = CONSUMERS;
-    await_seats(nudge, settle_books);
-    stress.seats_count = all;
+    await_seats(0, CONSUMERS, NULL);
 }
 
 static void play_round(void)
 {
     books = shared_pages(sizeof *books);
-    kills_producers = below(&stress.random, 4) != 0;
-    kills_consumers = !kills_producers || below(&stress.random, 3) != 0;
+    kills_producers = below(&torture.random, 4) != 0;
+    kills_consumers = !kills_producers || below(&torture.random, 3) != 0;
     make_queues();
-    for (uint32_t i = 0; i < stress.seats_count; i++)
-        fill_seat(i);
+    fill_all_seats();
     hammer();
     stop();
     bury_all();
     for (uint32_t i = 0; i < QUEUES; i++) {
         drain(i);
         check_queue(i);
-        int error = brood_queue_destroy(queues[i]);
-        expect(CALLS, error == 0, "destroy: %d: %s", error, brood_error_text());
+        expect_0(brood_queue_destroy(queues[i]), "brood_queue_destroy");
     }
-    check_processes(PROCESSES);
-    check_arena(ARENA);
     munmap(books, sizeof *books);
 }
 
-int main(int count, char **arguments)
-{
-    prepare(count, arguments, 8, checks, CHECKS);
-    stress.play = play;
-    stress.seats_count = CONSUMERS + PRODUCERS;
-    int failed = run_rounds(play_round);
-    printf("# %llu messages\n", (unsigned long long)all_messages);
-    return failed;
-}
+const struct part queues_part = {
+    .name = "queues",
+    .checks = 1u << TAKEN | 1u << ORDER | 1u << CONTENT,
+    .play_round = play_round,
+    .seats = CONSUMERS + PRODUCERS,
+    .play = play,
+    .bury = bury,
+    .lives = LIVES,
+};
