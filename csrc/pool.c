@@ -373,7 +373,8 @@ static int step_finish(void *argument, int64_t deadline)
     return slept == -EINTR ? -ETIMEDOUT : slept;
 }
 
-/* key = prepare(); look at the jobs; sleep(key, timeout): until a job has ended since. */
+/* key = prepare(); look at the jobs; sleep(key, timeout): until a job has ended since.  Nobody rings when the supervisor was killed: whoever has
+ * slept in vain asks after it, so that the next look at a job starts another. */
 static PyObject *prepare(PyObject *self, PyObject *unused)
 {
     brood_pool *handle = pool_handle((struct pool *)self);
@@ -398,6 +399,9 @@ static PyObject *sleep_until(PyObject *self, PyObject *arguments)
         return NULL;
     finish.shared = handle->shared;
     int error = core_wait(step_finish, &finish, deadline);
+    handle = ((struct pool *)self)->handle; /* with the GIL: it may have been destroyed meanwhile, not now */
+    if (error == -ETIMEDOUT && handle != NULL)
+        bri_pool_look_after(handle);
     return error < 0 && error != -ETIMEDOUT ? core_raise(error) : Py_NewRef(Py_None);
 }
 

@@ -103,6 +103,20 @@ def test_results_tell_how_far_they_are(pool):
     assert waiting.get() is True  # again
 
 
+def test_callbacks_are_called_when_the_supervisor_was_killed(method):
+    """Only the thread that calls them waits in the core then."""
+    with mp.get_context(method).Pool(1) as pool:
+        gate, calls = mp.Event(), []
+        results = [pool.apply_async(gate.wait, callback=calls.append, error_callback=calls.append) for _ in range(3)]
+        with open(f"/proc/{pool._pool[0].pid}/stat", encoding="utf-8") as stat:
+            os.kill(int(stat.read().rpartition(")")[2].split()[1]), signal.SIGKILL)
+        gate.set()
+        for result in results:
+            result.wait(WITHIN)
+            assert result.ready()
+        assert all(call is True or isinstance(call, WorkerDied) for call in calls) and len(calls) == 3
+
+
 def test_callbacks_are_called_in_the_order_of_the_ends(pool):
     gate, calls = mp.Event(), []
     slow = pool.apply_async(gate.wait, callback=calls.append)
