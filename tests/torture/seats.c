@@ -74,14 +74,19 @@ void fill_seat(uint32_t index)
         start_process(seat, &birth, daemon);
 }
 
+/* Its slot is not somebody else's by now. */
+static int has_slot(bri_name name)
+{
+    return name != 0 && bri_epoch_of(name) == ((uint32_t)bri_load_acquire(&bri_slot_of(name)->word) >> 8);
+}
+
 /* Was the process, which has ended, asleep in a wait?  Then its call in progress has done nothing yet.  The slot is not claimed anew before
  * this is asked: only the controller, or somebody whom it starts, claims slots. */
 static int died_asleep(uint32_t index)
 {
     bri_name name = bri_load_acquire(&notes_of(index)->name);
 
-    return name != 0 && bri_epoch_of(name) == ((uint32_t)bri_load_acquire(&bri_slot_of(name)->word) >> 8) &&
-           bri_load_relaxed(&bri_slot_of(name)->idle);
+    return has_slot(name) && bri_load_relaxed(&bri_slot_of(name)->idle);
 }
 
 uint32_t uncertain_in(uint32_t index)
@@ -148,12 +153,11 @@ static void condemn(uint32_t index)
 static bri_name keeper_of(uint32_t index)
 {
     bri_name name = bri_load_acquire(&notes_of(index)->name);
-    bri_name keeper = name != 0 ? bri_load_relaxed(&bri_slot_of(name)->boss) : 0;
+    bri_name keeper = has_slot(name) ? bri_load_relaxed(&bri_slot_of(name)->boss) : 0;
 
-    return keeper != 0 && bri_is_alive(keeper) &&
-                   bri_load_relaxed(&bri_slot_of(keeper)->role) == BRI_ROLE_KEEPER
-               ? keeper
-               : 0;
+    if (keeper == 0 || !has_slot(name) || !bri_is_alive(keeper))
+        return 0;
+    return bri_load_relaxed(&bri_slot_of(keeper)->role) == BRI_ROLE_KEEPER ? keeper : 0;
 }
 
 /* The keeper goes first, so that nobody notes how its child ended. */

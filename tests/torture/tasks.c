@@ -325,8 +325,10 @@ static void check_death(const struct item *item, const brood_outcome *outcome, c
 
     expect(OUTCOMES, outcome->pid > 0 && outcome->text[0] != '\0', "item %u died, pid %d, \"%s\"",
            item->index, outcome->pid, outcome->text);
-    expect(OUTCOMES, outcome->attempts == 1 + (int)fate->retries, "item %u died after %d of %u attempts",
-           item->index, outcome->attempts, 1 + fate->retries);
+    int may_be_stopped =
+        fate->may_be_late || fate->may_be_cancelled || fate->may_be_ended; /* then it is not tried again */
+    expect(OUTCOMES, outcome->attempts == 1 + (int)fate->retries || may_be_stopped,
+           "item %u died after %d of %u attempts", item->index, outcome->attempts, 1 + fate->retries);
     if (died_as_told(item, outcome))
         return;
     bri_add_relaxed(&books->died, 1u);
@@ -355,7 +357,7 @@ static void check_begun(const struct item *item, const struct fate *fate)
 
 void check_outcome(const struct item *item, const brood_outcome *outcome, const struct fate *fate)
 {
-    int was_begun = bri_load_relaxed(&life_of(item)->begun) > 0;
+    uint32_t begun = bri_load_relaxed(&life_of(item)->begun);
 
     note_checked(TASKS, 1);
     check_begun(item, fate);
@@ -374,11 +376,12 @@ void check_outcome(const struct item *item, const brood_outcome *outcome, const 
                item->index, item->errand, outcome->text);
         break;
     default:
+        /* One that waits to be tried again has been begun, and may be cancelled like any that waits. */
         expect(OUTCOMES,
                outcome->kind == BROOD_CANCELLED &&
-                   (fate->may_be_ended || (fate->may_be_cancelled && !was_begun)),
-               "item %u of errand %u is of outcome %d, begun %d", item->index, item->errand, outcome->kind,
-               was_begun);
+                   (fate->may_be_ended || (fate->may_be_cancelled && begun <= fate->retries)),
+               "item %u of errand %u is of outcome %d, begun %u times", item->index, item->errand,
+               outcome->kind, begun);
     }
 }
 
