@@ -279,7 +279,18 @@ static pid_t start_controller(void)
     return pid;
 }
 
-/* All that is the owner's goes with it: its pool's workers, its daemons, those that it forked by hand. */
+static void kill_one(pid_t pid)
+{
+    kill(pid, SIGKILL);
+}
+
+static void wake_one(pid_t pid)
+{
+    kill(pid, SIGCONT);
+}
+
+/* All that is the owner's goes with it: its pool's workers, its daemons, those that it forked by hand.  Whom it had stopped, nobody else would
+ * wake. */
 static void kill_controller(pid_t pid, uint32_t after_ms)
 {
     int64_t limit = brood_after_ms(WITHIN_MS);
@@ -290,11 +301,7 @@ static void kill_controller(pid_t pid, uint32_t after_ms)
     pause_us(after_ms * 1000);
     kill(pid, SIGKILL);
     note_fault(KILL_OWNER);
-}
-
-static void kill_one(pid_t pid)
-{
-    kill(pid, SIGKILL);
+    count_session(pid, wake_one);
 }
 
 /* Waits for the controller's end; a round that takes too long is printed, and ended. */
