@@ -15,9 +15,10 @@ extern const struct stepkill_scenario stepkill_pool[];
 extern const struct stepkill_scenario stepkill_pool_ends[];
 extern const struct stepkill_scenario stepkill_process[];
 extern const struct stepkill_scenario stepkill_queue[];
+extern const struct stepkill_scenario stepkill_waits[];
 
 static const struct stepkill_scenario *const scenarios[] = {
-    stepkill_selftest, stepkill_heap, stepkill_locks,     stepkill_queue,
+    stepkill_selftest, stepkill_heap, stepkill_locks,     stepkill_waits, stepkill_queue,
     stepkill_process,  stepkill_pool, stepkill_pool_ends, NULL,
 };
 
