@@ -2,14 +2,13 @@
 #include "plat/memory.h"
 
 #include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "plat/cgroup.h"
 
-enum { VMSTAT_BYTES = 16384 };
+enum { VMSTAT_BYTES = 16384, STATM_BYTES = 128, STATM_DATA = 6 };
 
 static uint64_t available_in_machine(void)
 {
@@ -25,15 +24,17 @@ static uint64_t available_in_machine(void)
     return line == NULL ? UINT64_MAX : strtoull(line + strlen("MemAvailable:"), NULL, 10) * 1024;
 }
 
+/* The sixth number of statm. */
 uint64_t bri_memory_private(void)
 {
-    char text[128];
-    unsigned long long data = 0;
+    char text[STATM_BYTES], *at = text;
+    uint64_t pages = 0;
 
-    if (bri_kernel_file_read("/proc/self", "statm", sizeof text, text) <= 0 ||
-        sscanf(text, "%*u %*u %*u %*u %*u %llu", &data) != 1)
+    if (bri_kernel_file_read("/proc/self", "statm", sizeof text, text) <= 0)
         return 0;
-    return data * (uint64_t)sysconf(_SC_PAGESIZE);
+    for (int field = 0; field < STATM_DATA; field++)
+        pages = strtoull(at, &at, 10);
+    return pages * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
 uint64_t bri_memory_oom_kills(void)
