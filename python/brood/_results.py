@@ -90,9 +90,8 @@ class ApplyResult(Generic[_R]):
         had_ended = self._job.ready()
         return self._job.cancel(running) > 0 or (running and not had_ended)
 
-    @property
-    def attempts(self) -> int:
-        """How often the call was begun, once it has ended: more than once with retries; 0: never."""
+    def attempts(self) -> Any:
+        """Return how often the call was begun, once it has ended: more than once with retries; 0: never."""
         if not self.ready():
             raise ValueError(f"{self!r} not ready")
         self._settle()
@@ -154,9 +153,8 @@ class MapResult(ApplyResult[list[_R]]):
         super().__init__(job, callback, error_callback)
         self._chunks = chunks
 
-    @property
-    def attempts(self) -> list[int]:  # type: ignore[override]
-        """How often each task (chunk) was begun, once all have ended."""
+    def attempts(self) -> list[int]:
+        """Return how often each task (chunk) was begun, once all have ended."""
         if not self.ready():
             raise ValueError(f"{self!r} not ready")
         self._settle()

@@ -194,7 +194,7 @@ class TestRetries:
     def test_a_task_that_killed_its_worker(self, pool, tmp_path):
         result = pool.apply_async(die_until, (str(tmp_path / "tries"), 2), retries=2)
         assert result.get(LONG) == 3
-        assert result.attempts == 3
+        assert result.attempts() == 3
 
     def test_attempts_run_out(self, pool):
         result = pool.map_async(die, range(6), retries=2)
@@ -203,12 +203,12 @@ class TestRetries:
         assert type(values[3]) is WorkerDied
         assert values[3].attempts == 3 and values[3].signal == signal.SIGKILL
         assert "it has killed 3 workers" in str(values[3])
-        assert result.attempts == [1, 1, 1, 3, 1, 1]
+        assert result.attempts() == [1, 1, 1, 3, 1, 1]
 
     def test_given_exceptions(self, pool, tmp_path):
         result = pool.apply_async(fail_until, (str(tmp_path / "a"), 2), retries=2, retry_on=ConnectionError)
         assert result.get(LONG) == 3
-        assert result.attempts == 3
+        assert result.attempts() == 3
         with pytest.raises(ConnectionError, match="try 3") as caught:
             pool.apply(fail_until, (str(tmp_path / "b"), 5), retries=2, retry_on=(OSError, KeyError))
         assert "attempt 3 of 3" in caught.value.__notes__
@@ -223,10 +223,10 @@ class TestRetries:
         slow = pool.apply_async(time.sleep, (SOON,))
         if not slow.ready():
             with pytest.raises(ValueError, match="not ready"):
-                slow.attempts  # noqa: B018
+                slow.attempts()
         slow.wait(LONG)
-        assert result.get(LONG) == 9 and result.attempts == 1
-        assert pool.map_async(work, []).attempts == []
+        assert result.get(LONG) == 9 and result.attempts() == 1
+        assert pool.map_async(work, []).attempts() == []
 
 
 def hog(mib):
