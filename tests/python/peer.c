@@ -5,7 +5,7 @@
  *   python_peer FD BASE WINDOW_BYTES ASKED ANSWERS echo [POINT]    puts back what it gets, until a message of no bytes
  *   python_peer FD BASE WINDOW_BYTES ASKED ANSWERS count           puts 0, 1, 2 … as long as it lives
  *   python_peer FD BASE WINDOW_BYTES ASKED ANSWERS own             makes a queue of 3 messages, answers its handle, echoes
- *                                                                  from it, and destroys it
+ *                                                                  from it, and destroys it once it is asked to
  * At the fault point it stops itself, to be killed there.
  */
 #include <errno.h>
@@ -49,15 +49,18 @@ static int count(brood_queue *answers)
     return err;
 }
 
-static int echo_from_own(brood_queue *answers)
+static int echo_from_own(brood_queue *asked, brood_queue *answers)
 {
     brood_queue *own;
+    size_t bytes;
 
     int err = brood_queue_create(BROOD_QUEUE_OPTIONS(.max_messages = 3), &own);
     if (err == 0)
         err = brood_queue_put(answers, &own, sizeof own, BROOD_FOREVER);
     if (err == 0)
         err = echo(own, answers);
+    if (err == 0)
+        err = brood_queue_get(asked, buffer, sizeof buffer, &bytes, BROOD_FOREVER);
     return err == 0 ? brood_queue_destroy(own) : err;
 }
 
@@ -72,7 +75,7 @@ static int run(char **arguments)
 
     if (strcmp(arguments[6], "count") == 0)
         return count(answers);
-    return strcmp(arguments[6], "own") == 0 ? echo_from_own(answers) : echo(asked, answers);
+    return strcmp(arguments[6], "own") == 0 ? echo_from_own(asked, answers) : echo(asked, answers);
 }
 
 int main(int words, char **arguments)
