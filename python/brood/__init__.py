@@ -9,13 +9,8 @@ Importing brood costs next to nothing: the names come into being when the first 
 """
 import importlib as _importlib
 
-from . import _std
 from ._install import install as install
-
-if _std.TYPE_CHECKING:
-    from typing import Any
-
-    from ._names import *  # noqa: F403
+from ._std import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
@@ -47,21 +42,28 @@ def _fill() -> None:
     globals()["__all__"] = sorted({*names, *_OWN})
 
 
-def __getattr__(name: str) -> "Any":
-    if name in _SUBMODULES:
-        return _importlib.import_module(f"{__name__}.{name}")
-    if name in _OWN:
-        value = getattr(_importlib.import_module(f"{__name__}.{_OWN[name]}"), name)
-        globals()[name] = value
-        return value
-    if (name == "__all__" or not name.startswith("_")) and "__all__" not in globals():
-        _fill()
-        if name in globals():
-            return globals()[name]
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
 def __dir__() -> list[str]:
     if "__all__" not in globals():
         _fill()
     return sorted({*globals(), *globals()["__all__"]})
+
+
+if TYPE_CHECKING:
+    from ._names import *  # noqa: F403
+else:
+
+    def __getattr__(name: str) -> object:
+        if name in _SUBMODULES:
+            return _importlib.import_module(f"{__name__}.{name}")
+        if name in _OWN:
+            value = getattr(_importlib.import_module(f"{__name__}.{_OWN[name]}"), name)
+            globals()[name] = value
+            return value
+        if (name == "__all__" or not name.startswith("_")) and "__all__" not in globals():
+            _fill()
+            if name in globals():
+                return globals()[name]
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+del TYPE_CHECKING

@@ -42,6 +42,12 @@ class WorkerDied(ProcessError):
         attempts: how often the task was begun, and has killed its worker: more than once with ``retries``.
     """
 
+    index: int
+    items: range
+    pid: int | None
+    signal: int
+    exit_code: int | None
+
     def __init__(
         self, text: str, index: int = 0, pid: int | None = None, signal: int = 0, exit_code: int | None = None,
         count: int = 1, cause: str | None = None, attempts: int = 1,
@@ -61,6 +67,9 @@ class PoolBroken(ProcessError):
 
 class TaskError(Exception):
     """Stands for an exception of a task that cannot be pickled: type_name and text are the original's."""
+
+    type_name: str
+    text: str
 
     def __init__(self, type_name: str, text: str) -> None:
         super().__init__(type_name, text)

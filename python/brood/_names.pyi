@@ -20,6 +20,28 @@ from multiprocessing import (
     set_start_method as set_start_method,
 )
 
+from . import (
+    connection as connection,
+    context as context,
+    dummy as dummy,
+    forkserver as forkserver,
+    heap as heap,
+    managers as managers,
+    pool as pool,
+    popen_fork as popen_fork,
+    popen_forkserver as popen_forkserver,
+    popen_spawn_posix as popen_spawn_posix,
+    process as process,
+    queues as queues,
+    reduction as reduction,
+    resource_sharer as resource_sharer,
+    resource_tracker as resource_tracker,
+    shared_memory as shared_memory,
+    sharedctypes as sharedctypes,
+    spawn as spawn,
+    synchronize as synchronize,
+    util as util,
+)
 from .context import BroodContext, _default_context
 from ._arena import ArenaTicket as ArenaTicket, arena_ticket as arena_ticket, attach as attach
 from ._ends import TaskTimeout as TaskTimeout

@@ -166,7 +166,7 @@ def _pickle_by_value(function: Callable[..., Any]) -> bytes:
     class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         dispatch_table = collections.ChainMap(
             ForkingPickler._extra_reducers,  # type: ignore[attr-defined]
-            cloudpickle.Pickler.dispatch_table)
+            cloudpickle.Pickler.dispatch_table)  # pyright: ignore[reportArgumentType]
 
     buffer = io.BytesIO()
     Pickler(buffer).dump(function)

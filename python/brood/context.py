@@ -7,16 +7,27 @@ They are subclasses of the standard library's, so that whoever asks ``isinstance
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 from . import _std
+from ._std import TYPE_CHECKING
 
-if _std.TYPE_CHECKING:
+if TYPE_CHECKING:
+    import multiprocessing.context as _real
     from multiprocessing.connection import Connection
+    from multiprocessing.context import (
+        assert_spawning as assert_spawning,
+        get_spawning_popen as get_spawning_popen,
+        set_spawning_popen as set_spawning_popen,
+    )
 
     from . import managers, pool, queues, synchronize
-
-_real = _std.load("context")
+else:
+    _real = _std.load("context")
+    # One thread-local for both worlds: an object that is pickled asks here whether a process is being started.
+    get_spawning_popen = _real.get_spawning_popen
+    set_spawning_popen = _real.set_spawning_popen
+    assert_spawning = _real.assert_spawning
 
 __all__: tuple[str, ...] = ()
 
@@ -25,19 +36,14 @@ BufferTooShort = _real.BufferTooShort
 TimeoutError = _real.TimeoutError
 AuthenticationError = _real.AuthenticationError
 BaseContext = _real.BaseContext
-process = _real.process
-
-# One thread-local for both worlds: an object that is pickled asks here whether a process is being started.
-get_spawning_popen = _real.get_spawning_popen
-set_spawning_popen = _real.set_spawning_popen
-assert_spawning = _real.assert_spawning
+process = _real.process  # type: ignore[attr-defined]
 
 
 def __getattr__(name: str) -> Any:
     return getattr(_real, name)  # `reduction` among them, which a context's `reducer` may have replaced
 
 
-class BroodContext(BaseContext):  # type: ignore[misc,valid-type]
+class BroodContext(BaseContext):
     """What all start methods have in common."""
 
     def cpu_count(self) -> int:
@@ -178,7 +184,7 @@ class BroodContext(BaseContext):  # type: ignore[misc,valid-type]
 # ---- processes: the standard library's, started by our Popen classes ----
 
 
-class Process(_real.Process):  # type: ignore[misc,name-defined]
+class Process(_real.Process):
     """A process of whichever start method is the default when it is started."""
 
     @staticmethod
@@ -190,7 +196,7 @@ class Process(_real.Process):  # type: ignore[misc,name-defined]
         return _default_context.get_context().Process._after_fork()
 
 
-class ForkProcess(_real.ForkProcess):  # type: ignore[misc,name-defined]
+class ForkProcess(_real.ForkProcess):
     """A copy of its parent."""
 
     @staticmethod
@@ -202,10 +208,10 @@ class ForkProcess(_real.ForkProcess):  # type: ignore[misc,name-defined]
     @classmethod
     def _after_fork(cls) -> None:
         _force_start_method("fork")
-        super()._after_fork()
+        super()._after_fork()  # type: ignore[misc]
 
 
-class SpawnProcess(_real.SpawnProcess):  # type: ignore[misc,name-defined]
+class SpawnProcess(_real.SpawnProcess):
     """A fresh interpreter."""
 
     @staticmethod
@@ -219,7 +225,7 @@ class SpawnProcess(_real.SpawnProcess):  # type: ignore[misc,name-defined]
         _force_start_method("spawn")
 
 
-class ForkServerProcess(_real.ForkServerProcess):  # type: ignore[misc,name-defined]
+class ForkServerProcess(_real.ForkServerProcess):
     """A copy of the fork server."""
 
     @staticmethod
@@ -231,37 +237,37 @@ class ForkServerProcess(_real.ForkServerProcess):  # type: ignore[misc,name-defi
     @classmethod
     def _after_fork(cls) -> None:
         _force_start_method("forkserver")
-        super()._after_fork()
+        super()._after_fork()  # type: ignore[misc]
 
 
 # ---- one context per start method, and the default one, which is whichever the program chose ----
 
 
-class ForkContext(BroodContext, _real.ForkContext):  # type: ignore[misc,name-defined]
+class ForkContext(BroodContext, _real.ForkContext):
     """Start method ``fork``."""
 
-    Process = ForkProcess
+    Process: ClassVar[type[ForkProcess]] = ForkProcess
 
 
-class SpawnContext(BroodContext, _real.SpawnContext):  # type: ignore[misc,name-defined]
+class SpawnContext(BroodContext, _real.SpawnContext):
     """Start method ``spawn``."""
 
-    Process = SpawnProcess
+    Process: ClassVar[type[SpawnProcess]] = SpawnProcess
 
 
-class ForkServerContext(BroodContext, _real.ForkServerContext):  # type: ignore[misc,name-defined]
+class ForkServerContext(BroodContext, _real.ForkServerContext):
     """Start method ``forkserver``."""
 
-    Process = ForkServerProcess
+    Process: ClassVar[type[ForkServerProcess]] = ForkServerProcess
 
 
-class DefaultContext(_real.DefaultContext, BroodContext):  # type: ignore[misc,name-defined]
+class DefaultContext(_real.DefaultContext, BroodContext):
     """The context behind the package's own functions.
 
     The standard library's comes first here: which context is meant is its code, what the context makes is ours.
     """
 
-    Process = Process
+    Process: ClassVar[type[Process]] = Process
 
 
 _concrete_contexts: dict[str, Any] = {
@@ -270,8 +276,8 @@ _concrete_contexts: dict[str, Any] = {
     "forkserver": ForkServerContext(),
 }
 # The default start method is that of the running Python (3.14: forkserver).
-_default_context = DefaultContext(_concrete_contexts[_real._default_context._default_context._name])
+_default_context = DefaultContext(_concrete_contexts[_real._default_context._default_context._name])  # type: ignore[attr-defined]
 
 
 def _force_start_method(method: str) -> None:
-    _default_context._actual_context = _concrete_contexts[method]
+    _default_context._actual_context = _concrete_contexts[method]  # type: ignore[attr-defined]

@@ -10,9 +10,20 @@ import os
 from typing import Any
 
 from . import _arena, _core, _std
+from ._std import TYPE_CHECKING
 from ._install import install
 
-_real = _std.load("forkserver")
+if TYPE_CHECKING:
+    import multiprocessing.forkserver as _real
+    from multiprocessing.forkserver import (
+        connect_to_new_process as connect_to_new_process,
+        ensure_running as ensure_running,
+        get_inherited_fds as get_inherited_fds,
+        main as main,
+        set_forkserver_preload as set_forkserver_preload,
+    )
+else:
+    _real = _std.load("forkserver")
 
 __all__ = list(_real.__all__)
 
@@ -31,7 +42,7 @@ class _Preload(list):  # type: ignore[type-arg]
         return f"({_arena.path_prologue()}, __import__('brood.forkserver').forkserver.serving({arguments}))[1]"
 
 
-class ForkServer(_real.ForkServer):  # type: ignore[misc,name-defined]
+class ForkServer(_real.ForkServer):
     """The standard library's, whose server has brood's arena before it preloads anything."""
 
     @property
@@ -46,11 +57,12 @@ class ForkServer(_real.ForkServer):  # type: ignore[misc,name-defined]
 _forkserver = _real._forkserver
 _forkserver.__class__ = ForkServer
 
-ensure_running = _forkserver.ensure_running
-get_inherited_fds = _forkserver.get_inherited_fds
-connect_to_new_process = _forkserver.connect_to_new_process
-set_forkserver_preload = _forkserver.set_forkserver_preload
-main = _real.main
+if not TYPE_CHECKING:
+    ensure_running = _forkserver.ensure_running
+    get_inherited_fds = _forkserver.get_inherited_fds
+    connect_to_new_process = _forkserver.connect_to_new_process
+    set_forkserver_preload = _forkserver.set_forkserver_preload
+    main = _real.main
 
 
 def __getattr__(name: str) -> Any:

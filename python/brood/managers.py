@@ -8,8 +8,12 @@ from __future__ import annotations
 from typing import Any
 
 from . import _std
+from ._std import TYPE_CHECKING
 
-_real = _std.load("managers")
+if TYPE_CHECKING:
+    import multiprocessing.managers as _real
+else:
+    _real = _std.load("managers")
 
 __all__ = list(_real.__all__)
 
@@ -21,7 +25,7 @@ def _pool(*args: Any, **kwds: Any) -> Any:
     return Pool(*args, **kwds)
 
 
-class BaseManager(_real.BaseManager):  # type: ignore[misc,name-defined]
+class BaseManager(_real.BaseManager):
     """A manager whose server is started by the default context of brood unless another is given."""
 
     def __init__(
@@ -34,14 +38,14 @@ class BaseManager(_real.BaseManager):  # type: ignore[misc,name-defined]
         super().__init__(address, authkey, serializer, ctx, **kwds)
 
 
-class SyncManager(BaseManager, _real.SyncManager):  # type: ignore[misc,name-defined]
+class SyncManager(BaseManager, _real.SyncManager):
     """The manager of ``brood.Manager()``."""
 
 
-class SharedMemoryManager(BaseManager, _real.SharedMemoryManager):  # type: ignore[misc,name-defined]
+class SharedMemoryManager(BaseManager, _real.SharedMemoryManager):
     """A manager of shared memory."""
 
 
-SyncManager.register("Pool", _pool, _real.PoolProxy)
+SyncManager.register("Pool", _pool, _real.PoolProxy)  # type: ignore[attr-defined]
 
 _std.mirror(globals())

@@ -5,6 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from . import _arena, _core, _std
+from ._std import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import multiprocessing.popen_fork as _real
+else:
+    _real = _std.load("popen_fork")
 
 __all__ = ["Popen"]
 
@@ -21,12 +27,12 @@ class _Leaving:
         return code
 
 
-class Popen(_std.load("popen_fork").Popen):  # type: ignore[misc]
+class Popen(_real.Popen):
     """The standard library's, in a process that has an arena."""
 
     def _launch(self, process_obj: Any) -> None:
         _arena.ensure()
-        super()._launch(_Leaving(process_obj))
+        super()._launch(_Leaving(process_obj))  # type: ignore[misc]
 
 
 _std.mirror(globals())

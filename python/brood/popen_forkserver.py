@@ -6,12 +6,23 @@ import os
 from typing import Any
 
 from . import _std, forkserver, spawn, util
+from ._std import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import multiprocessing.popen_forkserver as _real
+else:
+    _real = _std.load("popen_forkserver")
 
 __all__ = ["Popen"]
 
 
-class Popen(_std.load("popen_forkserver").Popen):  # type: ignore[misc]
+class Popen(_real.Popen):
     """The standard library's but for what the child is sent."""
+
+    _fds: list[int]  # that the child inherits
+    sentinel: int
+    finalizer: util.Finalize
+    pid: int
 
     def _launch(self, process_obj: Any) -> None:
         message = spawn.pickled(self, process_obj)

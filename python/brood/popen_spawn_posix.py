@@ -6,12 +6,23 @@ import os
 from typing import Any
 
 from . import _std, resource_tracker, spawn, util
+from ._std import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import multiprocessing.popen_spawn_posix as _real
+else:
+    _real = _std.load("popen_spawn_posix")
 
 __all__ = ["Popen"]
 
 
-class Popen(_std.load("popen_spawn_posix").Popen):  # type: ignore[misc]
+class Popen(_real.Popen):
     """The standard library's but for what the child is started and sent."""
+
+    _fds: list[int | None]  # that the child inherits
+    sentinel: int
+    finalizer: util.Finalize
+    pid: int
 
     def _launch(self, process_obj: Any) -> None:
         tracker_fd = resource_tracker.getfd()
@@ -24,7 +35,7 @@ class Popen(_std.load("popen_spawn_posix").Popen):  # type: ignore[misc]
         try:
             self._fds += [child_reads, child_alive]
             command = spawn.get_command_line(tracker_fd=tracker_fd, pipe_handle=child_reads)
-            self.pid = util.spawnv_passfds(spawn.get_executable(), command, self._fds)
+            self.pid = util.spawnv_passfds(spawn.get_executable(), command, self._fds)  # type: ignore[arg-type]
         finally:
             util.close_fds(child_reads, child_alive)
         with open(parent_writes, "wb", closefd=False) as pipe:

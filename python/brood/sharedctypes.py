@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import ctypes
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 from . import _core, reduction
 
 __all__ = ["RawValue", "RawArray", "Value", "Array", "copy", "synchronized"]
 
-typecode_to_type = {
+typecode_to_type: dict[str, Any] = {
     "c": ctypes.c_char, "u": ctypes.c_wchar,
     "b": ctypes.c_byte, "B": ctypes.c_ubyte,
     "h": ctypes.c_short, "H": ctypes.c_ushort,
@@ -144,6 +145,9 @@ class_cache: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
 class SynchronizedBase:
     """What the wrappers have in common."""
 
+    acquire: Callable[..., bool]
+    release: Callable[[], None]
+
     def __init__(self, obj: Any, lock: Any = None, ctx: Any = None) -> None:
         self._obj = obj
         self._lock = lock or (ctx or _default_context()).RLock()
@@ -174,7 +178,7 @@ class SynchronizedBase:
 class Synchronized(SynchronizedBase):
     """A wrapper of a simple ctypes object."""
 
-    value = make_property("value")
+    value: Any = make_property("value")
 
 
 class SynchronizedArray(SynchronizedBase):
@@ -203,5 +207,5 @@ class SynchronizedArray(SynchronizedBase):
 class SynchronizedString(SynchronizedArray):
     """A wrapper of an array of c_char."""
 
-    value = make_property("value")
-    raw = make_property("raw")
+    value: Any = make_property("value")
+    raw: Any = make_property("raw")

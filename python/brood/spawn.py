@@ -7,17 +7,27 @@ import sys
 from typing import Any
 
 from . import _arena, _std
+from ._std import TYPE_CHECKING
 from ._install import install
 
-_real = _std.load("spawn")
+if TYPE_CHECKING:
+    import multiprocessing.spawn as _real
+    from multiprocessing.spawn import (
+        get_executable as get_executable,
+        get_preparation_data as get_preparation_data,
+        import_main_path as import_main_path,
+        set_executable as set_executable,
+    )
+else:
+    _real = _std.load("spawn")
+    set_executable = _real.set_executable
+    get_executable = _real.get_executable
+    get_preparation_data = _real.get_preparation_data
+    import_main_path = _real.import_main_path
 
 __all__ = list(_real.__all__)
 
 _main = _real._main
-set_executable = _real.set_executable
-get_executable = _real.get_executable
-get_preparation_data = _real.get_preparation_data
-import_main_path = _real.import_main_path
 
 
 def __getattr__(name: str) -> Any:

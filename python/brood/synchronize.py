@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from . import _core, process
 
@@ -21,8 +21,19 @@ RECURSIVE_MUTEX, SEMAPHORE = 0, 1
 SEM_VALUE_MAX = _core.SemLock.SEM_VALUE_MAX
 
 
+class Acquire(Protocol):
+    """The method acquire of a lock."""
+
+    def __call__(self, block: bool = True, timeout: float | None = None) -> bool:
+        """Acquire it; False when the time is over."""
+        ...
+
+
 class SemLock:
     """What the locks and semaphores have in common: ``acquire`` and ``release`` are the core's own methods."""
+
+    acquire: Acquire
+    release: Callable[[], None]
 
     def __init__(self, kind: int, value: int, maxvalue: int, *, ctx: Any) -> None:
         self._semlock = _core.SemLock(kind, value, maxvalue)
@@ -124,6 +135,9 @@ class _Reading:
 
 class Condition:
     """A condition variable on any of the locks above."""
+
+    acquire: Acquire
+    release: Callable[[], None]
 
     def __init__(self, lock: SemLock | None = None, *, ctx: Any) -> None:
         self.__setstate__((lock or ctx.RLock(), _core.Condition()))

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""The annotations: mypy finds no fault with the package, and the extension is what its stub says."""
+"""The annotations: mypy and pyright find no fault with the package, and the extension is what its stub says."""
 import importlib.util
+import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -10,9 +12,11 @@ import pytest
 
 import brood
 from programs import here, write
+from support import runs_under
 
 pytestmark = [
-    pytest.mark.skipif(importlib.util.find_spec("mypy") is None, reason="mypy is not installed: tools/venv does that"),
+    pytest.mark.skipif(runs_under("asan"), reason="no C of ours runs in a type checker"),
+    pytest.mark.skipif(not all(map(importlib.util.find_spec, ("mypy", "basedpyright"))), reason="tools/venv test installs the checkers"),
     pytest.mark.timeout(300),
 ]
 
@@ -72,12 +76,14 @@ mp.Lock().acquire("now", "then")
 numbers: list[int] = mp.Pool(2).map(name, [1])
 mp.Queue().put_bytes("text")
 mp.attach(3, "address", 4096)
+mp.nonsense
 """
 
 
 def check(module, *arguments, folder=here(".")):
-    """Run mypy or stubtest in a folder; the result has returncode and stdout, with what is wrong."""
-    environment = dict(os.environ, MYPYPATH=str(here("python")), MYPY_CACHE_DIR=str(CACHE))
+    """Run a type checker in a folder; the result has returncode and stdout, with what is wrong."""
+    path = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"  # pyright asks "python" where packages are
+    environment = dict(os.environ, PATH=path, MYPYPATH=str(here("python")), MYPY_CACHE_DIR=str(CACHE))
     command = [sys.executable, "-m", module, *map(str, arguments)]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240, check=False)
 
@@ -87,24 +93,53 @@ def mypy(*arguments):
     return check("mypy", *arguments)
 
 
-def test_mypy_finds_no_fault_with_the_package():
-    result = mypy("python/brood")
+def pyright(program):
+    """Run pyright, as PyPI has it with all that it needs, on a program in a folder of its own."""
+    settings = {"extraPaths": [str(here("python"))], "pythonVersion": "3.11", "pythonPlatform": "Linux"}
+    (program.parent / "pyrightconfig.json").write_text(json.dumps(settings), encoding="utf-8")
+    return check("basedpyright", "--level", "error", program.name, folder=program.parent)
+
+
+def assert_clean(result):
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_mypy_finds_no_fault_with_the_package():
+    assert_clean(mypy("python/brood"))
+
+
+def test_pyright_finds_no_fault_with_the_package():
+    assert_clean(check("basedpyright", "--level", "error", "--project", "pyproject.toml"))
+
+
+def test_everything_public_has_a_type(tmp_path):
+    """As pyright sees the package that is installed: py.typed, and no name that is left to a checker's guess."""
+    result = check("basedpyright", "--verifytypes", "brood", "--ignoreexternal", folder=tmp_path)
+    assert_clean(result)
+    assert "Type completeness score: 100%" in result.stdout
 
 
 def test_the_extension_is_what_its_stub_says():
     CACHE.mkdir(exist_ok=True)
-    result = check("mypy.stubtest", "--mypy-config-file", here("pyproject.toml"), "--ignore-disjoint-bases", "--concise",
-                   "--allowlist", here("tests/python/stubtest-allowed.txt"), "--ignore-unused-allowlist", "brood._core", folder=CACHE)
-    assert result.returncode == 0, result.stdout + result.stderr
+    assert_clean(check("mypy.stubtest", "--mypy-config-file", here("pyproject.toml"), "--ignore-disjoint-bases", "--concise",
+                       "--allowlist", here("tests/python/stubtest-allowed.txt"), "--ignore-unused-allowlist", "brood._core",
+                       folder=CACHE))
 
 
-def test_a_program_has_the_types_that_it_expects(tmp_path):
-    result = mypy(write(tmp_path, "good.py", GOOD))
-    assert result.returncode == 0, result.stdout + result.stderr
+@pytest.mark.parametrize("checker", [mypy, pyright])
+def test_a_program_has_the_types_that_it_expects(tmp_path, checker):
+    assert_clean(checker(write(tmp_path, "good.py", GOOD)))
 
 
-def test_wrong_calls_are_found(tmp_path):
-    result = mypy(write(tmp_path, "bad.py", BAD))
-    wrong = {int(line.split(":")[1]) for line in result.stdout.splitlines() if "bad.py" in line}
-    assert wrong == {7, 8, 9, 10, 11, 12, 13}, result.stdout + result.stderr
+@pytest.mark.parametrize("checker", [mypy, pyright])
+def test_every_public_name_is_known(tmp_path, checker):
+    names = sorted({*brood.__all__, *brood._SUBMODULES})
+    program = "import brood\n" + "".join(f"print(brood.{name})\n" for name in names)
+    assert_clean(checker(write(tmp_path, "names.py", program)))
+
+
+@pytest.mark.parametrize("checker", [mypy, pyright])
+def test_wrong_calls_are_found(tmp_path, checker):
+    result = checker(write(tmp_path, "bad.py", BAD))
+    wrong = {int(line) for line in re.findall(r"bad\.py:(\d+):.*error", result.stdout)}
+    assert wrong == {7, 8, 9, 10, 11, 12, 13, 14}, result.stdout + result.stderr
