@@ -47,5 +47,6 @@ class SharedMemoryManager(BaseManager, _real.SharedMemoryManager):
 
 
 SyncManager.register("Pool", _pool, _real.PoolProxy)  # type: ignore[attr-defined]
+SyncManager.Pool.__doc__ = "Return a proxy of a pool, which the server has."
 
 _std.mirror(globals())

@@ -136,7 +136,7 @@ def make_property(name: str) -> property:
         finally:
             self.release()
 
-    return property(read, write)
+    return property(read, write, doc=f"The {name} of the ctypes object, read and written with the lock held.")
 
 
 class_cache: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
