@@ -52,8 +52,9 @@ torture: ## the fault campaign: kills, stops, crashes, time-outs, limits, full m
 	@ninja --quiet -C $(BUILD)-test
 	@$(BUILD)-test/tests/torture --seconds $(TORTURE_SECONDS)
 
-sanitize: ## unit tests under ASan and UBSan, TSan, valgrind
+sanitize: ## unit tests under ASan and UBSan (the Python package's too), TSan, valgrind
 	@tools/install-deps sanitize
+	@tools/venv test
 	@tools/sanitize $(BUILD)
 
 fuzz: ## every target of tests/fuzz for FUZZ_SECONDS (30)

@@ -5,12 +5,14 @@ import subprocess
 import sys
 import textwrap
 
+from support import runs_under
+
 METHODS = ("fork", "spawn", "forkserver")
 
 
 def run(*arguments, **options):
     """Run this interpreter; the result has returncode, stdout and stderr as text."""
-    options.setdefault("timeout", 60)
+    options.setdefault("timeout", 300 if runs_under("asan") else 60)
     return subprocess.run([sys.executable, *map(str, arguments)], capture_output=True, text=True, check=False, **options)
 
 

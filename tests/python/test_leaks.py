@@ -14,6 +14,10 @@ import pytest
 import brood as mp
 from brood import _core
 
+from support import runs_under
+
+pytestmark = pytest.mark.skipif(runs_under("asan"), reason="AddressSanitizer keeps what is freed: nothing can be counted")
+
 WITHIN = 30
 MANY = 20_000
 SOME = 4_000

@@ -19,6 +19,8 @@ import brood as mp
 from brood import WorkerDied, _core
 from brood.pool import PoolBroken
 
+from support import needs_silence
+
 METHODS = ["fork", "spawn", "forkserver"]
 WITHIN = 30
 
@@ -472,6 +474,7 @@ def test_the_interpreter_ends_with_a_pool_open():
     assert done.stdout == "[1, 2]\n" and done.returncode == 0, done.stderr
 
 
+@needs_silence
 def test_one_keyboard_interrupt_and_no_noise():
     done = run_script("""
         import brood as mp, os, signal, threading, time
