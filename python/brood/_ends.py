@@ -8,7 +8,7 @@ import pickle
 import signal
 from collections.abc import Callable
 from concurrent.futures import CancelledError
-from multiprocessing import context as _context
+from multiprocessing.context import TimeoutError as MultiprocessingTimeoutError
 from typing import Any, NamedTuple, TypedDict
 
 from . import _core
@@ -20,7 +20,7 @@ _MOST_RETRIES = 1000
 SIGNAL = signal.SIGRTMIN + 7  # tells a worker that its task has to end; then come SIGTERM and SIGKILL
 
 
-class TaskTimeout(_context.TimeoutError, TimeoutError):
+class TaskTimeout(MultiprocessingTimeoutError, TimeoutError):
     """The time of a task, or of the whole call, was over.  Raised in the task first, so that it can clean up."""
 
 
@@ -105,6 +105,11 @@ class Limits(NamedTuple):
     max_open_files: int
     grace_ms: int
 
+    @property
+    def for_core(self) -> tuple[int, int, int, int, int]:
+        """The argument of the core."""
+        return self.max_memory, self.max_cpu_seconds, self.max_open_files, self.grace_ms, SIGNAL
+
     @classmethod
     def of(cls, max_memory: Any, max_cpu_seconds: Any, max_open_files: Any, grace: Any) -> Limits:
         """Check what is asked for."""
@@ -132,12 +137,12 @@ class Retry:
 
     def __call__(self, *args: Any, **kwds: Any) -> Any:
         """Call it, and again while attempts are left."""
-        if self._function is None:
-            self._function = pickle.loads(self._pickled)
+        function: Callable[..., Any] = self._function or pickle.loads(self._pickled)
+        self._function = function
         for attempt in range(1, self._retries + 2):
             _core._note_attempts(attempt)
             try:
-                return self._function(*args, **kwds)
+                return function(*args, **kwds)
             except (TaskTimeout, CancelledError):
                 raise
             except self._retry_on as error:

@@ -54,7 +54,8 @@ class WorkerDied(ProcessError):
     ) -> None:
         super().__init__(text, index, pid, signal, exit_code, count, cause, attempts)
         self.index, self.pid, self.signal, self.exit_code = index, pid, signal, exit_code
-        self.cause, self.attempts = cause, attempts
+        self.cause: str | None = cause
+        self.attempts: int = attempts
         self.items = range(index, index + count)
 
     def __str__(self) -> str:

@@ -241,8 +241,11 @@ class RoutedJob:
     def __init__(self, job: _core.Job, sender: Sender) -> None:
         self._job = job
         self._sender = sender
-        self.wait, self.ready, self.cancel, self.fileno = job.wait, job.ready, job.cancel, job.fileno
-        self.attempts = job.attempts
+        self.wait: Callable[[float | None], bool] = job.wait
+        self.ready: Callable[[], bool] = job.ready
+        self.attempts: Callable[[int], int] = job.attempts
+        self.cancel: Callable[[bool], int] = job.cancel
+        self.fileno: Callable[[], int] = job.fileno
 
     def __len__(self) -> int:
         return len(self._job)

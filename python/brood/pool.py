@@ -162,7 +162,7 @@ class Pool:
         route = self._sender.route if self._sender is not None else None
         self._life = life = _worker.Life(_method_of(self._ctx), initializer, tuple(initargs), route, self._limits)
         start = _worker.Starter(self._ctx, life) if life.method != "fork" else None
-        return _core.Pool(self._processes, tasks, life.begin, life.initialize, life.end, start, (*self._limits, _ends.SIGNAL))
+        return _core.Pool(self._processes, tasks, life.begin, life.initialize, life.end, start, self._limits.for_core)
 
     # ---- calls ----
 
