@@ -325,8 +325,8 @@ static void tell_cancelled(struct bri_job_shm *job, uint64_t item, brood_outcome
     }
     unsigned long long index = job->first_index + item;
     outcome->kind = BROOD_TIMED_OUT;
-    snprintf(outcome->text, sizeof outcome->text, "item %llu: not begun when the %u ms of the whole were over",
-             index, job->timeout_ms);
+    snprintf(outcome->text, sizeof outcome->text,
+             "item %llu: not begun when the %u ms of the whole were over", index, job->timeout_ms);
 }
 
 void bri_job_outcome(struct bri_job_shm *job, uint64_t item, brood_outcome *ret_outcome)
