@@ -31,7 +31,7 @@ struct core_state {
     PyObject *forking_dumps;                 /* of multiprocessing.reduction.ForkingPickler */
     PyObject *rebuild;                       /* brood._core._rebuild */
     PyObject *pool_type, *callable_type, *job_type, *stream_type;
-    PyObject *pack_error, *unpack_error, *pool_broken; /* of brood._errors */
+    PyObject *pack_error, *unpack_error, *blame_value, *pool_broken; /* of brood._errors */
 };
 
 /* The state of the module that made the type, or a base, of `object`. */
@@ -58,6 +58,9 @@ int core_add_pool(PyObject *module);
 
 /* Sets the exception for a negative errno of brood, its sentence included, unless one is set.  Returns NULL. */
 PyObject *core_raise(int error);
+
+/* The exception that is set, with its traceback, no longer set; the caller's. */
+PyObject *core_take_error(void);
 
 /* None, or as core_raise when the error is one. */
 PyObject *core_none(int error);

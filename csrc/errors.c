@@ -34,6 +34,19 @@ PyObject *core_raise(int error)
     return NULL;
 }
 
+PyObject *core_take_error(void)
+{
+    PyObject *type, *error, *traceback;
+
+    PyErr_Fetch(&type, &error, &traceback);
+    PyErr_NormalizeException(&type, &error, &traceback);
+    if (traceback != NULL)
+        PyException_SetTraceback(error, traceback);
+    Py_XDECREF(type);
+    Py_XDECREF(traceback);
+    return error;
+}
+
 PyObject *core_none(int error)
 {
     return error < 0 ? core_raise(error) : Py_NewRef(Py_None);
@@ -54,8 +67,12 @@ int core_deadline(PyObject *timeout, int64_t *ret_deadline)
         return 0;
     }
     double seconds = PyFloat_AsDouble(timeout);
-    if (seconds == -1.0 && PyErr_Occurred())
+    if (seconds == -1.0 && PyErr_Occurred()) {
+        if (PyErr_ExceptionMatches(PyExc_TypeError))
+            PyErr_Format(PyExc_TypeError, "timeout must be a number or None, not %s",
+                         Py_TYPE(timeout)->tp_name);
         return -1;
+    }
     if (isnan(seconds)) {
         PyErr_SetString(PyExc_ValueError, "timeout is not a number");
         return -1;

@@ -24,7 +24,8 @@ static void free_items(brood_message *items, Py_ssize_t count)
     PyMem_Free(items);
 }
 
-static brood_message *make_items(struct pool *pool, struct callable *callable, PyObject *chunks)
+static brood_message *make_items(struct pool *pool, struct callable *callable, PyObject *chunks,
+                                 size_t chunk_items)
 {
     Py_ssize_t count = PyList_GET_SIZE(chunks);
     brood_message *items = PyMem_Calloc((size_t)count, sizeof *items);
@@ -33,7 +34,8 @@ static brood_message *make_items(struct pool *pool, struct callable *callable, P
         PyErr_NoMemory();
     for (Py_ssize_t i = 0; items != NULL && i < count; i++) {
         PyObject *chunk = PyList_GetItem(chunks, i);
-        if (chunk == NULL || task_make_item(pool, callable, chunk, &items[i]) < 0) {
+        size_t first = (size_t)i * chunk_items;
+        if (chunk == NULL || task_make_item(pool, callable, chunk, first, &items[i]) < 0) {
             free_items(items, i);
             return NULL;
         }
@@ -74,7 +76,7 @@ static PyObject *submit(PyObject *self, PyObject *arguments)
         return NULL;
     pool_sweep(pool, 0);
     Py_ssize_t count = PyList_GET_SIZE(chunks);
-    brood_message *items = make_items(pool, (struct callable *)callable, chunks);
+    brood_message *items = make_items(pool, (struct callable *)callable, chunks, (size_t)chunk_items);
     if (items == NULL)
         return NULL;
     struct job *job = (struct job *)PyType_GenericAlloc((PyTypeObject *)pool->state->job_type, 0);

@@ -65,8 +65,11 @@ int core_pickle_make(struct core_state *state, PyObject *object, struct core_pic
     if (is_plain(object, DEPTH, &looks))
         return make_plain(state, object, ret_pickle);
     PyObject *buffer = PyObject_CallOneArg(state->forking_dumps, object);
-    if (buffer == NULL)
-        return -1;
+    return buffer != NULL ? core_pickle_take(buffer, ret_pickle) : -1;
+}
+
+int core_pickle_take(PyObject *buffer, struct core_pickle *ret_pickle)
+{
     int error = PyObject_GetBuffer(buffer, &ret_pickle->view, PyBUF_SIMPLE);
     Py_DECREF(buffer); /* the view keeps it */
     if (error < 0)

@@ -17,6 +17,9 @@ struct core_pickle {
 int core_pickle_make(struct core_state *state, PyObject *object, struct core_pickle *ret_pickle);
 void core_pickle_free(struct core_pickle *pickle);
 
+/* Of what holds bytes, which it steals. */
+int core_pickle_take(PyObject *buffer, struct core_pickle *ret_pickle);
+
 /* From a copy of the bytes, and from where they lie (which must stay until this returns). */
 PyObject *core_unpickle(struct core_state *state, const void *data, size_t bytes);
 PyObject *core_unpickle_in_place(struct core_state *state, const void *data, size_t bytes);

@@ -83,7 +83,7 @@ static int start_supervisor(void *argument, const brood_pool_ticket *ticket)
                                           (unsigned long long)ticket->anchor, (unsigned)ticket->supervisor);
     long number = pid != NULL ? PyLong_AsLong(pid) : -1;
 
-    if (PyErr_Occurred())
+    if (PyErr_Occurred() && pool->handle != NULL) /* else it is raised by who makes the pool */
         PyErr_WriteUnraisable(pool->start);
     Py_XDECREF(pid);
     PyGILState_Release(state);
@@ -108,9 +108,9 @@ static brood_pool_hooks hooks_of(struct pool *pool, int is_owner)
 /* --- a pool's beginning --- */
 
 static int take_callables(struct pool *pool, PyObject *begin, PyObject *initialize_with, PyObject *end,
-                          PyObject *start)
+                          PyObject *start, PyObject *rescue)
 {
-    PyObject *const all[] = {begin, initialize_with, end, start};
+    PyObject *const all[] = {begin, initialize_with, end, start, rescue};
 
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         if (all[i] != Py_None && !PyCallable_Check(all[i])) {
@@ -121,31 +121,32 @@ static int take_callables(struct pool *pool, PyObject *begin, PyObject *initiali
     pool->initialize = Py_NewRef(initialize_with);
     pool->end = Py_NewRef(end);
     pool->start = Py_NewRef(start);
+    pool->rescue = Py_NewRef(rescue);
     pool->keep = PyList_New(0);
     return pool->keep != NULL ? 0 : -1;
 }
 
 static int init(PyObject *self, PyObject *arguments, PyObject *keywords)
 {
-    static char *names[] = {"workers", "tasks_per_worker", "begin", "initialize", "end",
-                            "start",   "limits",           NULL};
+    static char *names[] = {"workers", "tasks_per_worker", "begin",  "initialize", "end",
+                            "start",   "limits",           "rescue", NULL};
     struct pool *pool = (struct pool *)self;
     unsigned workers, tasks;
-    PyObject *begin, *initialize_with, *end, *start;
+    PyObject *begin, *initialize_with, *end, *start, *rescue;
     unsigned long long max_memory;
     unsigned max_cpu, max_files, grace_ms;
     int soft_signal;
 
-    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "IIOOOO(KIIIi):Pool", names, &workers, &tasks,
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "IIOOOO(KIIIi)O:Pool", names, &workers, &tasks,
                                      &begin, &initialize_with, &end, &start, &max_memory, &max_cpu,
-                                     &max_files, &grace_ms, &soft_signal))
+                                     &max_files, &grace_ms, &soft_signal, &rescue))
         return -1;
     if (pool->begin != NULL) {
         PyErr_SetString(PyExc_RuntimeError, "the pool was made already");
         return -1;
     }
     pool->state = core_state_of(self);
-    if (pool->state == NULL || take_callables(pool, begin, initialize_with, end, start) < 0)
+    if (pool->state == NULL || take_callables(pool, begin, initialize_with, end, start, rescue) < 0)
         return -1;
     brood_pool_hooks hooks = hooks_of(pool, 1);
     int error = brood_pool_create(
@@ -173,7 +174,7 @@ static PyObject *supervise(PyObject *type, PyObject *arguments)
     if (pool == NULL)
         return NULL;
     pool->state = core_state_of((PyObject *)pool);
-    if (pool->state == NULL || take_callables(pool, begin, initialize_with, end, Py_None) < 0) {
+    if (pool->state == NULL || take_callables(pool, begin, initialize_with, end, Py_None, Py_None) < 0) {
         Py_DECREF(pool);
         return NULL;
     }
@@ -416,6 +417,7 @@ static int traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(pool->initialize);
     Py_VISIT(pool->end);
     Py_VISIT(pool->start);
+    Py_VISIT(pool->rescue);
     Py_VISIT(pool->keep);
     return 0;
 }
@@ -428,6 +430,7 @@ static int clear(PyObject *self)
     Py_CLEAR(pool->initialize);
     Py_CLEAR(pool->end);
     Py_CLEAR(pool->start);
+    Py_CLEAR(pool->rescue);
     Py_CLEAR(pool->keep);
     return 0;
 }
@@ -466,8 +469,8 @@ static PyMethodDef methods[] = {
 };
 
 static PyType_Slot slots[] = {
-    {Py_tp_doc,
-     "Pool(workers, tasks_per_worker, begin, initialize, end, start, limits)\n--\n\nA pool of the core."},
+    {Py_tp_doc, "Pool(workers, tasks_per_worker, begin, initialize, end, start, limits, rescue)\n--\n\nA "
+                "pool of the core."},
     {Py_tp_init, init},
     {Py_tp_methods, methods},
     {Py_tp_traverse, traverse},
@@ -500,23 +503,24 @@ PyObject *pool_raise(struct core_state *state, int error)
     return NULL;
 }
 
-/* set_error_helpers(pack, unpack, PoolBroken): how errors travel; see task.c. */
+/* set_error_helpers(pack, unpack, blame, PoolBroken): how errors travel; see task.c. */
 static PyObject *set_error_helpers(PyObject *module, PyObject *arguments)
 {
     struct core_state *state = PyModule_GetState(module);
-    PyObject *pack, *unpack, *broken;
+    PyObject *pack, *unpack, *blame, *broken;
 
-    if (!PyArg_ParseTuple(arguments, "OOO:_set_error_helpers", &pack, &unpack, &broken))
+    if (!PyArg_ParseTuple(arguments, "OOOO:_set_error_helpers", &pack, &unpack, &blame, &broken))
         return NULL;
     Py_XSETREF(state->pool_broken, Py_NewRef(broken));
     Py_XSETREF(state->pack_error, Py_NewRef(pack));
     Py_XSETREF(state->unpack_error, Py_NewRef(unpack));
+    Py_XSETREF(state->blame_value, Py_NewRef(blame));
     Py_RETURN_NONE;
 }
 
 static PyMethodDef functions[] = {
     {"_set_error_helpers", set_error_helpers, METH_VARARGS,
-     "_set_error_helpers(pack, unpack, broken)\n--\n\nHow the errors of tasks travel."},
+     "_set_error_helpers(pack, unpack, blame, broken)\n--\n\nHow the errors of tasks travel."},
     {NULL, NULL, 0, NULL},
 };
 

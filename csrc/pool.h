@@ -42,8 +42,8 @@ struct callable {
 };
 
 struct pool {
-    PyObject_HEAD brood_pool *handle;           /* NULL: destroyed, or not made yet */
-    PyObject *begin, *initialize, *end, *start; /* callables or None */
+    PyObject_HEAD brood_pool *handle;                    /* NULL: destroyed, or not made yet */
+    PyObject *begin, *initialize, *end, *start, *rescue; /* callables or None */
     struct core_state *state;         /* of the module; workers need it without a way to look it up */
     char is_terminated;               /* by its owner: deaths by the signals of that are its doing */
     struct left_behind *_Atomic left; /* jobs that were dropped before they were done */
@@ -68,8 +68,8 @@ brood_pool *pool_handle(struct pool *pool);
 /* As core_raise, but PoolBroken where the pool is what failed. */
 PyObject *pool_raise(struct core_state *state, int error);
 
-/* The item for `arguments`, in memory of PyMem; 0 or -1 with an exception. */
-int task_make_item(struct pool *pool, struct callable *callable, PyObject *arguments,
+/* The item for `arguments`, which begin with the user's item `first`, in memory of PyMem; 0 or -1 with an exception. */
+int task_make_item(struct pool *pool, struct callable *callable, PyObject *arguments, size_t first,
                    brood_message *ret_item);
 
 /* The one task function of all Python pools. */

@@ -11,22 +11,10 @@ struct stream {
     PyObject *chunks; /* iterator; NULL once it has ended */
     PyObject *error;  /* what it raised: comes after the results before it */
     size_t chunk_items;
+    size_t made;        /* of the user's items, how many are in chunks */
     brood_message item; /* the latest, which the core has copied when it asks for the next */
     brood_stream *stream;
 };
-
-static void keep_error(struct stream *stream)
-{
-    PyObject *type, *exception, *traceback;
-
-    PyErr_Fetch(&type, &exception, &traceback);
-    PyErr_NormalizeException(&type, &exception, &traceback);
-    if (traceback != NULL)
-        PyException_SetTraceback(exception, traceback);
-    Py_XSETREF(stream->error, exception);
-    Py_XDECREF(type);
-    Py_XDECREF(traceback);
-}
 
 static int make_next_item(struct stream *stream)
 {
@@ -34,8 +22,9 @@ static int make_next_item(struct stream *stream)
 
     PyMem_Free(stream->item.data);
     stream->item.data = NULL;
-    if (chunk != NULL &&
-        task_make_item(stream->pool, (struct callable *)stream->callable, chunk, &stream->item) == 0) {
+    if (chunk != NULL && task_make_item(stream->pool, (struct callable *)stream->callable, chunk,
+                                        stream->made, &stream->item) == 0) {
+        stream->made += stream->chunk_items;
         Py_DECREF(chunk);
         return 1;
     }
@@ -43,7 +32,7 @@ static int make_next_item(struct stream *stream)
     Py_CLEAR(stream->chunks);
     if (!PyErr_Occurred())
         return 0;
-    keep_error(stream);
+    Py_XSETREF(stream->error, core_take_error());
     return -ECANCELED;
 }
 

@@ -31,11 +31,28 @@ void task_end_worker(void)
 
 /* --- items --- */
 
-int task_make_item(struct pool *pool, struct callable *callable, PyObject *arguments, brood_message *ret_item)
+/* Plain pickle cannot: rescue(arguments, mode, first item, the error) → bytes, or an exception that says what it is that does not travel. */
+static int pickle_arguments(struct pool *pool, unsigned mode, PyObject *arguments, size_t first,
+                            struct core_pickle *ret_pickle)
+{
+    if (core_pickle_make(pool->state, arguments, ret_pickle) == 0)
+        return 0;
+    if (pool->rescue == Py_None || !PyErr_ExceptionMatches(PyExc_Exception))
+        return -1;
+    PyObject *error = core_take_error();
+    PyObject *bytes = PyObject_CallFunction(pool->rescue, "OInO", arguments, mode, (Py_ssize_t)first, error);
+    Py_DECREF(error);
+    if (bytes == NULL)
+        return -1;
+    return core_pickle_take(bytes, ret_pickle);
+}
+
+int task_make_item(struct pool *pool, struct callable *callable, PyObject *arguments, size_t first,
+                   brood_message *ret_item)
 {
     struct core_pickle pickle;
 
-    if (core_pickle_make(pool->state, arguments, &pickle) < 0)
+    if (pickle_arguments(pool, callable->header.mode, arguments, first, &pickle) < 0)
         return -1;
     size_t inline_bytes = callable->header.blob != 0 ? 0 : callable->header.call_bytes;
     size_t bytes = sizeof callable->header + inline_bytes + pickle.bytes;
@@ -172,18 +189,11 @@ static int reply_with_value(brood_task *task, PyObject *value)
 /* helper(exception, position or None, value or None, task's index) → bytes: pool.py makes of the exception what travels. */
 static int reply_with_error(brood_task *task, PyObject *value, Py_ssize_t position)
 {
-    PyObject *type, *exception, *traceback;
-
-    PyErr_Fetch(&type, &exception, &traceback);
-    PyErr_NormalizeException(&type, &exception, &traceback);
-    if (traceback != NULL)
-        PyException_SetTraceback(exception, traceback);
+    PyObject *exception = core_take_error();
     PyObject *bytes =
         PyObject_CallFunction(worker.pool->state->pack_error, "OnOn", exception, position,
                               value != NULL ? value : Py_None, (Py_ssize_t)brood_task_index(task));
-    Py_XDECREF(type);
     Py_XDECREF(exception);
-    Py_XDECREF(traceback);
     int error = -1;
     if (bytes != NULL && PyBytes_Check(bytes))
         error = reply_with(task, TASK_ERROR, PyBytes_AS_STRING(bytes), (size_t)PyBytes_GET_SIZE(bytes));
@@ -274,6 +284,23 @@ static void raise_failure(struct core_state *state, struct task_place place, con
     Py_XDECREF(exception);
 }
 
+/* A value that cannot be unpickled is an error of its own task: helper(the error, first item, how many) → exception. */
+static PyObject *load_value(struct core_state *state, struct task_place place, const void *data, size_t bytes)
+{
+    PyObject *value = core_unpickle_in_place(state, data, bytes);
+
+    if (value != NULL || !PyErr_ExceptionMatches(PyExc_Exception))
+        return value;
+    PyObject *error = core_take_error();
+    PyObject *exception = PyObject_CallFunction(state->blame_value, "Onn", error, (Py_ssize_t)place.first,
+                                                (Py_ssize_t)place.size);
+    if (exception != NULL)
+        PyErr_SetObject((PyObject *)Py_TYPE(exception), exception);
+    Py_DECREF(error);
+    Py_XDECREF(exception);
+    return NULL;
+}
+
 PyObject *task_value(struct core_state *state, struct task_place place, const brood_outcome *outcome,
                      const brood_message *reply)
 {
@@ -281,7 +308,7 @@ PyObject *task_value(struct core_state *state, struct task_place place, const br
     int has_reply = outcome->kind == BROOD_VALUE && reply->bytes >= TASK_REPLY_HEAD;
 
     if (has_reply && bytes[0] == TASK_VALUE)
-        return core_unpickle_in_place(state, bytes + TASK_REPLY_HEAD, reply->bytes - TASK_REPLY_HEAD);
+        return load_value(state, place, bytes + TASK_REPLY_HEAD, reply->bytes - TASK_REPLY_HEAD);
     PyObject *packed = has_reply ? PyBytes_FromStringAndSize(bytes + TASK_REPLY_HEAD,
                                                              (Py_ssize_t)reply->bytes - TASK_REPLY_HEAD)
                                  : Py_NewRef(Py_None);

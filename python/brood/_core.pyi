@@ -9,6 +9,8 @@ from typing_extensions import Buffer as _Buffer
 _Hook: TypeAlias = collections.abc.Callable[[], object]  # False, or an exception, says that it failed
 _Start: TypeAlias = collections.abc.Callable[[int, int, int], int]  # pool, anchor, supervisor: the pid
 
+_Rescue: TypeAlias = collections.abc.Callable[[Any, int, int, BaseException], bytes]  # arguments, mode, first item, error
+
 class _HasFileno(Protocol):
     def fileno(self) -> int: ...
 
@@ -149,6 +151,7 @@ class Pool:
         end: _Hook | None,
         start: _Start | None,
         limits: tuple[int, int, int, int, int],
+        rescue: _Rescue | None,
     ) -> None: ...
     def callable(self, pickled: bytes, mode: int, is_kept: bool, /) -> Callable: ...
     def submit(self, callable: Callable, chunks: list[tuple[Any, ...]], chunk_items: int, items: int, ends: _Ends, /) -> Job: ...
@@ -178,6 +181,7 @@ def _note_attempts(number: int, /) -> None: ...
 def _set_error_helpers(
     pack: collections.abc.Callable[[BaseException, int, Any, int], bytes],
     unpack: collections.abc.Callable[[bytes | None, int, int, int, int, int, int, int, int, int, str | None], BaseException],
+    blame: collections.abc.Callable[[BaseException, int, int], BaseException],
     broken: type[BaseException],
     /,
 ) -> None: ...

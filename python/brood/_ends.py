@@ -11,7 +11,7 @@ from concurrent.futures import CancelledError
 from multiprocessing.context import TimeoutError as MultiprocessingTimeoutError
 from typing import Any, NamedTuple, TypedDict
 
-from . import _core
+from . import _core, _travel
 
 __all__: list[str] = []
 
@@ -152,6 +152,13 @@ class Retry:
 
     def __reduce__(self) -> Any:
         return Retry, (self._pickled, self._retries, self._retry_on)
+
+
+def with_retries(function: Callable[..., Any], plan: Plan, main: _travel.Main) -> Callable[..., Any]:
+    """The function, or what stands for it when it is to be called again after some exceptions."""
+    if not plan.retries or not plan.retry_on:
+        return function
+    return Retry(_travel.pickle_callable(function, main)[0], plan.retries, plan.retry_on)
 
 
 _CANCELLED, _TIMED_OUT = 4, 5  # enum brood_outcome_kind

@@ -119,8 +119,7 @@ def _place(first: int, size: int) -> str:
 
 def _note(error: BaseException, first: int, size: int, position: int, pid: int) -> None:
     place = _place(first + position, 1) if position >= 0 and size else _place(first, size)
-    if hasattr(error, "add_note"):
-        error.add_note(f"raised by {place} of a pool's job, in the worker with pid {pid}")
+    error.add_note(f"raised by {place} of a pool's job, in the worker with pid {pid}")
 
 
 def _told(first: int, size: int, text: str) -> str:
@@ -156,6 +155,12 @@ def unpack(
     return PoolBroken(text or "the pool ended before the task was done")
 
 
+def blame_value(error: BaseException, first: int, size: int) -> BaseException:
+    """In the owner: the exception for a task whose value cannot be unpickled here."""
+    error.add_note(f"raised by unpickling here what {_place(first, size)} of a pool's job returned")
+    return error
+
+
 for _class in (WorkerDied, PoolBroken, TaskError):
     _class.__module__ = "brood"  # where users find them
-_core._set_error_helpers(pack, unpack, PoolBroken)
+_core._set_error_helpers(pack, unpack, blame_value, PoolBroken)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from multiprocessing.context import TimeoutError
 from typing import Any, Generic, Literal, TypeVar, overload
 
-from . import _core, _route
+from . import _arguments, _core, _route
 
 __all__ = ["ApplyResult", "AsyncResult", "MapResult", "IMapIterator", "IMapUnorderedIterator", "CallbackThread"]
 
@@ -53,7 +53,7 @@ class ApplyResult(Generic[_R]):
     def wait(self, timeout: float | None = None) -> None:
         """Wait for the end of the call, or timeout seconds."""
         if self._called is not None:
-            self._called.wait(timeout)
+            self._called.wait(_arguments.seconds(timeout))
         elif self._success is None and self._job is not None:
             self._job.wait(timeout)
 
@@ -67,7 +67,7 @@ class ApplyResult(Generic[_R]):
         timeout: seconds to wait; TimeoutError when they are over, and the call goes on.
         return_exceptions: True: return what would be raised instead; of a map, in the place of the items that failed.
         """
-        if self._called is not None and not self._called.wait(timeout):
+        if self._called is not None and not self._called.wait(_arguments.seconds(timeout)):
             raise TimeoutError
         if self._success is None:
             if self._job is not None and not self._job.wait(timeout):
@@ -182,7 +182,12 @@ class IMapIterator(Generic[_R]):
     def next(self, timeout: float | None = None) -> _R:
         """The next result; TimeoutError when it takes longer than timeout seconds."""
         while not self._items:
-            self._items.extend(self._stream.next(timeout))
+            try:
+                self._items.extend(self._stream.next(timeout))
+            except StopIteration as error:
+                if hasattr(error, "__notes__"):  # a task's: it must not pass for the end
+                    raise RuntimeError("a task raised StopIteration") from error
+                raise
         return self._items.popleft()
 
     __next__ = next

@@ -26,12 +26,12 @@ from typing import Any
 
 from . import _core
 from ._std_pool import MaybeEncodingError, mapstar, starmapstar
+from ._travel import CALL, MAP
 
 __all__: list[str] = []
 
 _Wire = collections.deque[bytes]
 _Message = tuple[tuple[bytes, ...], ...]  # what lies on each wire
-CALL, MAP, STARMAP = range(3)  # how a task calls its function: enum task_mode of csrc/pool.h
 
 
 class _WireEnd:

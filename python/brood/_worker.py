@@ -1,21 +1,18 @@
 # SPDX-License-Identifier: MIT
-"""What a pool's worker does besides running tasks: how it begins and ends, and how callables travel to it."""
+"""What a pool's worker does besides running tasks: how it begins and ends."""
 from __future__ import annotations
 
-import collections
-import io
 import itertools
 import os
+import pickle
 import sys
 import threading
 import traceback
-import types
 from collections.abc import Callable
 from multiprocessing import process as _process, util as _util
-from multiprocessing.reduction import ForkingPickler
 from typing import Any, NoReturn
 
-from . import _core, _ends, _errors, _route
+from . import _core, _ends, _errors, _route, _travel
 
 __all__: list[str] = []
 
@@ -51,8 +48,7 @@ class Life:
         self.owner_name = process.current_process().name
         self._initializer = initializer
         self._initargs = initargs
-        self._main = {name: id(value) for name, value in vars(sys.modules["__main__"]).items()
-                      if isinstance(value, types.FunctionType)}
+        self.main = _travel.Main(method)
 
     def begin(self) -> None:
         """In the new worker, first of all."""
@@ -89,11 +85,18 @@ class Life:
             threading._shutdown()  # type: ignore[attr-defined]
             util._flush_std_streams()
 
-    def has_in_main(self, function: types.FunctionType) -> bool:
-        """Whether a worker finds the function of __main__ by its name."""
-        if self.method == "fork":
-            return self._main.get(function.__qualname__) == id(function)
-        return hasattr(sys.modules["__main__"], "__file__")
+    def rescue(self, arguments: Any, mode: int, first: int, error: BaseException) -> bytes:
+        """In the owner: see _travel."""
+        return _travel.rescue(self.main, arguments, mode, first, error)
+
+    def __getstate__(self) -> dict[str, Any]:
+        parts = [("initializer", self._initializer), ("initargs", self._initargs)]
+        pickled, _ = _travel.dumps((self._initializer, self._initargs), self.main, parts)
+        return {**vars(self), "main": None, "_initializer": None, "_initargs": pickled}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._initializer, self._initargs = pickle.loads(state["_initargs"])
 
 
 def _parent(name: str, pid: int) -> Any:
@@ -131,43 +134,3 @@ class Starter:
 def _supervise(life: Life, pool: int, anchor: int, supervisor: int) -> NoReturn:
     """In the template: never returns."""
     _core.Pool._supervise(pool, anchor, supervisor, life.begin, life.initialize, life.end)
-
-
-def pickle_callable(function: Callable[..., Any], life: Life) -> tuple[bytes, bool, bool]:
-    """(bytes, is_kept, is_lasting): workers may keep the object for a job; its pickle will always be the same.
-
-    Plain pickle first, then cloudpickle by value, for lambdas, closures, and functions that the workers have not seen.
-    """
-    is_function = isinstance(function, (types.FunctionType, types.BuiltinFunctionType))
-    plain_error = None
-    if not (isinstance(function, types.FunctionType) and function.__module__ == "__main__"
-            and not life.has_in_main(function)):
-        try:
-            return bytes(ForkingPickler.dumps(function)), is_function, is_function
-        except Exception as error:
-            plain_error = error
-    try:
-        return _pickle_by_value(function), isinstance(function, types.FunctionType), False
-    except Exception as error:
-        raise (plain_error or error) from (error if plain_error else None)
-
-
-def with_retries(function: Callable[..., Any], plan: _ends.Plan, life: Life) -> Callable[..., Any]:
-    """The function, or what stands for it when it is to be called again after some exceptions."""
-    if not plan.retries or not plan.retry_on:
-        return function
-    return _ends.Retry(pickle_callable(function, life)[0], plan.retries, plan.retry_on)
-
-
-def _pickle_by_value(function: Callable[..., Any]) -> bytes:
-    """With cloudpickle, and the reducers of ForkingPickler: what a closure holds of ours is shared, and not copied."""
-    import cloudpickle
-
-    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-        dispatch_table = collections.ChainMap(
-            ForkingPickler._extra_reducers,  # type: ignore[attr-defined]
-            cloudpickle.Pickler.dispatch_table)  # pyright: ignore[reportArgumentType]
-
-    buffer = io.BytesIO()
-    Pickler(buffer).dump(function)
-    return buffer.getvalue()

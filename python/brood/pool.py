@@ -21,7 +21,7 @@ from ._std_pool import (
     CLOSE, INIT, RUN, TERMINATE, ExceptionWithTraceback, MaybeEncodingError, RemoteTraceback, ThreadPool, mapstar,
     rebuild_exc, starmapstar, worker)
 
-from . import _core, _ends, _route, _worker
+from . import _arguments, _core, _ends, _route, _travel, _worker
 from ._ends import Ends, TaskTimeout
 from ._errors import PoolBroken, WorkerDied
 from ._results import (
@@ -39,15 +39,6 @@ _T = TypeVar("_T")
 _Result = TypeVar("_Result", bound="ApplyResult[Any]")
 _Chunk = tuple[Any, ...]
 _Job = _core.Job | _route.RoutedJob
-
-
-def _check_positive(name: str, value: Any) -> int:
-    """Return `value` when it is an int of at least 1, else raise."""
-    if not isinstance(value, int):
-        raise TypeError(f"{name} must be an int or None, not {type(value).__name__}")
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, not {value}")
-    return value
 
 
 class _WorkerView:
@@ -128,7 +119,7 @@ class Pool:
             context = default_context()
         self._ctx = context
         self._sender = None if type(self)._setup_queues is Pool._setup_queues else _route.sender_of(self)
-        self._processes = self._check_arguments(processes, initializer, maxtasksperchild)
+        self._processes = self._check_arguments(processes, initializer, initargs, maxtasksperchild)
         self._maxtasksperchild = maxtasksperchild
         self._initializer = initializer
         self._initargs = initargs
@@ -143,26 +134,28 @@ class Pool:
     # ---- start ----
 
     @staticmethod
-    def _check_arguments(processes: Any, initializer: Any, maxtasksperchild: Any) -> int:
+    def _check_arguments(processes: Any, initializer: Any, initargs: Any, maxtasksperchild: Any) -> int:
         if processes is None:
             processes = _core.cpu_count()
-        if not isinstance(processes, int):
-            raise TypeError(f"processes must be an int or None, not {type(processes).__name__}")
+        processes = _arguments.index("processes", processes)
         if processes < 1:
             raise ValueError("Number of processes must be at least 1")
         if processes > 1024:
             raise ValueError(f"Number of processes must be at most 1024, not {processes}")
         if maxtasksperchild is not None and (not isinstance(maxtasksperchild, int) or maxtasksperchild <= 0):
             raise ValueError("maxtasksperchild must be a positive int or None")
-        if initializer is not None and not callable(initializer):
-            raise TypeError("initializer must be a callable")
+        if initializer is not None:
+            _arguments.check_callable("initializer", initializer)
+            _arguments.check_iterable("initargs", initargs)
         return processes
 
     def _make_core(self, initializer: Callable[..., object] | None, initargs: Iterable[Any], tasks: int) -> _core.Pool:
         route = self._sender.route if self._sender is not None else None
-        self._life = life = _worker.Life(_method_of(self._ctx), initializer, tuple(initargs), route, self._limits)
+        self._life = life = _worker.Life(_method_of(self._ctx), initializer, () if initializer is None else tuple(initargs), route, self._limits)
         start = _worker.Starter(self._ctx, life) if life.method != "fork" else None
-        return _core.Pool(self._processes, tasks, life.begin, life.initialize, life.end, start, self._limits.for_core)
+        return _core.Pool(
+            self._processes, tasks, life.begin, life.initialize, life.end, start, self._limits.for_core,
+            life.rescue)
 
     # ---- calls ----
 
@@ -183,7 +176,9 @@ class Pool:
     ) -> ApplyResult[_R]:
         """Call func(*args, **kwds) in a worker; return an ApplyResult at once."""
         self._check_running()
-        job = self._submit(func, _route.CALL, [(args, kwds or None)], 0, 0, _ends.plan_of(ends))
+        _arguments.check_call(args, kwds)
+        _arguments.check_callbacks(callback, error_callback)
+        job = self._submit(func, _travel.CALL, [(args, kwds or None)], 0, 0, _ends.plan_of(ends))
         return self._watched(ApplyResult(job, callback, error_callback))
 
     def map(
@@ -199,7 +194,7 @@ class Pool:
 
         return_exceptions: True: what an item raised stands in its place, instead of being raised.
         """
-        return self._map_async(func, iterable, _route.MAP, chunksize, None, None, ends).get(
+        return self._map_async(func, iterable, _travel.MAP, chunksize, None, None, ends).get(
             return_exceptions=return_exceptions)
 
     def map_async(
@@ -212,7 +207,7 @@ class Pool:
         **ends: Unpack[Ends],
     ) -> MapResult[_R]:
         """Return a MapResult at once."""
-        return self._map_async(func, iterable, _route.MAP, chunksize, callback, error_callback, ends)
+        return self._map_async(func, iterable, _travel.MAP, chunksize, callback, error_callback, ends)
 
     def starmap(
         self,
@@ -224,7 +219,7 @@ class Pool:
         **ends: Unpack[Ends],
     ) -> list[_R]:
         """Return the list of func(*x) for each x of the iterable, in order.  See map for return_exceptions."""
-        return self._map_async(func, iterable, _route.STARMAP, chunksize, None, None, ends).get(
+        return self._map_async(func, iterable, _travel.STARMAP, chunksize, None, None, ends).get(
             return_exceptions=return_exceptions)
 
     def starmap_async(
@@ -237,7 +232,7 @@ class Pool:
         **ends: Unpack[Ends],
     ) -> MapResult[_R]:
         """Return a MapResult at once."""
-        return self._map_async(func, iterable, _route.STARMAP, chunksize, callback, error_callback, ends)
+        return self._map_async(func, iterable, _travel.STARMAP, chunksize, callback, error_callback, ends)
 
     def _map_async(
         self,
@@ -250,18 +245,17 @@ class Pool:
         ends: Ends,
     ) -> MapResult[_R]:
         self._check_running()
+        _arguments.check_callbacks(callback, error_callback)
         plan = _ends.plan_of(ends)
         if not hasattr(iterable, "__len__"):
             iterable = list(iterable)
-        if chunksize is None and plan.is_given:
-            chunksize = 1  # what ends one item is to leave the others alone
-        elif chunksize is None:
-            chunksize, extra = divmod(len(iterable), self._processes * _CHUNKS_PER_WORKER)
-            chunksize += bool(extra)
-        elif chunksize < 1:
-            raise ValueError(f"chunksize must be at least 1, not {chunksize}")
-        chunks = list(_chunks_of(iterable, chunksize)) if len(iterable) else []
-        job = self._submit(func, mode, chunks, chunksize, len(iterable), plan) if chunks else None
+        chunks: list[_Chunk] = []
+        if len(iterable):
+            if chunksize is None:  # what ends one item is to leave the others alone
+                chunksize = 1 if plan.is_given else -(-len(iterable) // (self._processes * _CHUNKS_PER_WORKER))
+            chunksize = _arguments.positive("chunksize", chunksize)
+            chunks = list(_chunks_of(iterable, chunksize))
+        job = self._submit(func, mode, chunks, chunksize, len(iterable), plan) if chunksize and chunks else None
         return self._watched(MapResult(job, callback, error_callback, chunks=[len(chunk) for chunk in chunks]))
 
     def imap(
@@ -305,32 +299,31 @@ class Pool:
         plan = _ends.plan_of(ends)
         if plan.total_timeout_ms:
             raise ValueError("total_timeout is for calls that return all results at once, not for imap")
-        if chunksize < 1:
-            raise ValueError(f"Chunksize must be 1+, not {chunksize:n}")
+        chunksize = _arguments.positive("chunksize", chunksize)
         if buffersize is not None:
-            _check_positive("buffersize", buffersize)
+            buffersize = _arguments.positive("buffersize", buffersize)
         elif isinstance(iterable, Sized):
             buffersize = min(-(-len(iterable) // chunksize) + 1, _MOST_IN_FLIGHT)
         else:
             buffersize = max(_WINDOW, 2 * self._processes)
-        func = _worker.with_retries(func, plan, self._life)
-        chunks: Iterable[_Chunk] = _chunks_of(iterable, chunksize)
+        func = _ends.with_retries(func, plan, self._life.main)
+        chunks: Iterable[_Chunk] = _chunks_of(iter(iterable), chunksize)
         if self._sender is None:
             return IMapIterator(self._core.imap(
-                self._callable(func, _route.MAP), chunks, in_order, buffersize, chunksize, plan.for_core))
-        chunks = self._sender.tasks(func, _route.MAP, chunks)
+                self._callable(func, _travel.MAP), chunks, in_order, buffersize, chunksize, plan.for_core))
+        chunks = self._sender.tasks(func, _travel.MAP, chunks)
         stream = self._core.imap(
-            self._callable(_route.run, _route.CALL), chunks, in_order, buffersize, chunksize, plan.for_core)
+            self._callable(_route.run, _travel.CALL), chunks, in_order, buffersize, chunksize, plan.for_core)
         return IMapIterator(_route.RoutedStream(stream, self._sender))
 
     def _submit(
         self, func: Callable[..., Any], mode: int, chunks: list[_Chunk], chunksize: int, items: int, plan: _ends.Plan
     ) -> _Job:
-        func = _worker.with_retries(func, plan, self._life)
+        func = _ends.with_retries(func, plan, self._life.main)
         if self._sender is None:
             return self._core.submit(self._callable(func, mode), chunks, chunksize, items, plan.for_core)
         tasks = list(self._sender.tasks(func, mode, chunks))
-        job = self._core.submit(self._callable(_route.run, _route.CALL), tasks, chunksize, items, plan.for_core)
+        job = self._core.submit(self._callable(_route.run, _travel.CALL), tasks, chunksize, items, plan.for_core)
         return _route.RoutedJob(job, self._sender)
 
     def _callable(self, func: Callable[..., Any], mode: int) -> _core.Callable:
@@ -338,7 +331,8 @@ class Pool:
         last = self._last
         if last is not None and last[0] is func and last[1] == mode:
             return last[2]
-        pickled, is_kept, is_lasting = _worker.pickle_callable(func, self._life)
+        _arguments.check_callable("func", func)
+        pickled, is_kept, is_lasting = _travel.pickle_callable(func, self._life.main)
         made = self._core.callable(pickled, mode, is_kept)
         if is_lasting:
             self._last = (func, mode, made)

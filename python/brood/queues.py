@@ -174,7 +174,9 @@ class Queue(_Ends):
     @staticmethod
     def _on_queue_feeder_error(error: Exception, obj: Any) -> None:
         """Decide about an object that cannot be pickled; here: raise, in the caller of put.  Subclasses may do else."""
-        raise error
+        from ._travel import explained
+
+        raise explained(error, "obj", obj)
 
 
 class JoinableQueue(Queue):

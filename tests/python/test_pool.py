@@ -398,19 +398,60 @@ def test_maxtasksperchild_out_of_range(tasks):
         mp.Pool(1, maxtasksperchild=tasks)
 
 
-def test_bad_arguments(pool):
-    with pytest.raises(TypeError, match="processes"):
-        mp.Pool("2")
-    with pytest.raises(TypeError, match="initializer"):
-        mp.Pool(1, initializer=3)
-    with pytest.raises(ValueError, match="Chunksize"):
-        pool.imap(square, [1], 0)
-    with pytest.raises(ValueError, match="chunksize"):
-        pool.map(square, [1], -1)
-    with pytest.raises(ValueError, match="buffersize"):
-        pool.imap(square, [1], buffersize=0)
-    with pytest.raises(TypeError, match="buffersize"):
-        pool.imap(square, [1], buffersize="many")
+class Two:
+    """Stands for an int, as numpy's do."""
+
+    def __index__(self):
+        return 2
+
+
+def test_numbers_that_are_no_int(pool):
+    with mp.Pool(Two()) as two:
+        assert two._processes == 2
+    assert pool.map(square, [1, 2, 3], Two()) == list(pool.imap(square, [1, 2, 3], Two(), buffersize=Two())) == [1, 4, 9]
+    pool.apply_async(square, (1,)).wait(Two())
+
+
+@pytest.mark.parametrize("error, match, call", [
+    (TypeError, "processes", lambda pool: mp.Pool("2")),
+    (TypeError, "processes", lambda pool: mp.Pool(1.5)),
+    (TypeError, "initializer must be a callable", lambda pool: mp.Pool(1, initializer=3)),
+    (TypeError, "initargs", lambda pool: mp.Pool(1, initializer=square, initargs=3)),
+    (ValueError, "chunksize", lambda pool: pool.imap(square, [1], 0)),
+    (ValueError, "chunksize", lambda pool: pool.imap_unordered(square, [1], -1)),
+    (ValueError, "chunksize", lambda pool: pool.imap(square, [1], 1.5)),
+    (TypeError, "chunksize", lambda pool: pool.imap(square, [1], "2")),
+    (ValueError, "chunksize", lambda pool: pool.imap(square, [1], 10**30)),
+    (ValueError, "chunksize", lambda pool: pool.map(square, [1], 0)),
+    (ValueError, "chunksize", lambda pool: pool.map_async(square, [1], -1)),
+    (ValueError, "chunksize", lambda pool: pool.starmap(square, [(1,)], 1.5)),
+    (TypeError, "chunksize", lambda pool: pool.map(square, [1], [])),
+    (ValueError, "buffersize", lambda pool: pool.imap(square, [1], buffersize=0)),
+    (TypeError, "buffersize", lambda pool: pool.imap(square, [1], buffersize="many")),
+    (TypeError, "buffersize", lambda pool: pool.imap(square, [1], buffersize=1.5)),
+    (TypeError, "timeout", lambda pool: pool.apply_async(signal.pause).get("1")),
+    (TypeError, "timeout", lambda pool: pool.apply_async(signal.pause, callback=print).get("1")),
+    (ValueError, "timeout", lambda pool: pool.apply_async(signal.pause).wait(float("nan"))),
+    (ValueError, "timeout", lambda pool: pool.apply_async(signal.pause, callback=print).wait(float("nan"))),
+    (TypeError, "timeout", lambda pool: pool.imap(signal.pause, [1]).next("1")),
+    (TypeError, "func must be a callable, not int", lambda pool: pool.apply_async(3)),
+    (TypeError, "func", lambda pool: pool.map_async("square", [1])),
+    (TypeError, "func", lambda pool: pool.imap(None, [1])),
+    (TypeError, "args must be iterable, not int", lambda pool: pool.apply_async(square, 3)),
+    (TypeError, "kwds must be a mapping, not list", lambda pool: pool.apply_async(square, (), [1])),
+    (TypeError, "^callback", lambda pool: pool.apply_async(square, (1,), callback=3)),
+    (TypeError, "error_callback", lambda pool: pool.map_async(square, [1], error_callback="x")),
+    (TypeError, "not iterable", lambda pool: pool.map_async(square, 3)),
+    (TypeError, "not iterable", lambda pool: pool.imap(square, 3)),
+])
+def test_bad_arguments_are_named_at_the_call(pool, error, match, call):
+    with pytest.raises(error, match=match):
+        call(pool)
+
+
+def test_of_nothing_no_chunksize_is_too_small(pool):
+    """As in multiprocessing: programs compute it by dividing the length."""
+    assert pool.map(square, [], 0) == pool.starmap(square, (), 0) == []
 
 
 def test_use_after_the_end():
