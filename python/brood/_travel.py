@@ -90,9 +90,10 @@ def _by_value_type() -> Any:
     import cloudpickle
 
     class ByValue(cloudpickle.Pickler):  # type: ignore[misc]
+        main: Main
         dispatch_table = collections.ChainMap(
             ForkingPickler._extra_reducers,  # type: ignore[attr-defined]
-            cloudpickle.Pickler.dispatch_table)
+            cloudpickle.Pickler.dispatch_table)  # pyright: ignore[reportArgumentType]
 
         def reducer_override(self, thing: Any) -> Any:
             if _is_of_main(thing) and self.main.has(thing):
