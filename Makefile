@@ -47,10 +47,10 @@ stepkill: ## kills every operation after every instruction that others can notic
 	@ninja --quiet -C $(BUILD)-test tests/stepkill
 	@$(BUILD)-test/tests/stepkill
 
-torture: ## the fault campaign: kills, stops, crashes, time-outs, limits, full memory, for TORTURE_SECONDS (240)
+torture: ## the fault campaign: kills, stops, crashes, time-outs, limits, full memory, in C and Python, each for TORTURE_SECONDS (240)
 	@$(configure_tests)
 	@ninja --quiet -C $(BUILD)-test
-	@$(BUILD)-test/tests/torture --seconds $(TORTURE_SECONDS)
+	@tests/torture/run --build $(BUILD)-test --seconds $(TORTURE_SECONDS)
 
 sanitize: ## unit tests under ASan and UBSan (the Python package's too), TSan, valgrind
 	@tools/install-deps sanitize
