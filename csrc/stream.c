@@ -167,7 +167,20 @@ static int clear(PyObject *self)
     return 0;
 }
 
-/* The workers may still read the callable: it goes when the pool does. */
+/* The workers may still read the callable: it goes when the pool does.  An error that is on its way stays: an imap that failed ends here. */
+static void keep_callable(struct stream *stream)
+{
+    PyObject *type, *value, *traceback;
+
+    if (stream->callable == NULL || ((struct callable *)stream->callable)->header.blob == 0 ||
+        stream->pool->keep == NULL)
+        return;
+    PyErr_Fetch(&type, &value, &traceback);
+    if (PyList_Append(stream->pool->keep, stream->callable) < 0)
+        PyErr_Clear();
+    PyErr_Restore(type, value, traceback);
+}
+
 static void dealloc(PyObject *self)
 {
     struct stream *stream = (struct stream *)self;
@@ -177,10 +190,7 @@ static void dealloc(PyObject *self)
     brood_stream_destroy(stream->stream);
     PyMem_Free(stream->item.data);
     clear(self);
-    if (stream->callable != NULL && ((struct callable *)stream->callable)->header.blob != 0 &&
-        stream->pool->keep != NULL)
-        PyList_Append(stream->pool->keep, stream->callable);
-    PyErr_Clear();
+    keep_callable(stream);
     Py_XDECREF(stream->callable);
     Py_XDECREF(stream->pool);
     type->tp_free(self);

@@ -279,6 +279,9 @@ def test_an_initializer_that_fails_breaks_the_pool(capfd):
     with mp.Pool(2, initializer=fail, initargs=(1,)) as pool:
         with pytest.raises(PoolBroken):
             pool.map(square, range(3))
+        for call in (pool.imap, pool.imap_unordered):
+            with pytest.raises(PoolBroken):
+                list(call(square, range(3)))
     assert "ValueError: no 1" in capfd.readouterr().err
 
 
