@@ -5,6 +5,7 @@ The same seed (BROOD_TORTURE_SEED, or --seed) gives the same rounds, tasks and c
 violations.  Prints TAP.
 """
 import argparse
+import contextlib
 import os
 import pathlib
 import random
@@ -14,7 +15,7 @@ import sys
 import tempfile
 import time
 
-from common import FAULTS, TALLIES, Books, empty_within, session, signalled
+from common import FAULTS, TALLIES, Books, empty_within, pause, session, signalled
 
 HERE = pathlib.Path(__file__).resolve().parent
 PARTS = ("pools", "queues", "locks")
@@ -58,7 +59,7 @@ class Round:
             lines.append(f"  {command} waits in {where}")
             signalled(pid, signal.SIGCONT)
             signalled(pid, signal.SIGUSR1)  # its Python stack comes into the file `err`
-        time.sleep(1)
+        pause(1)
         return lines
 
     def await_end(self, show):
@@ -66,7 +67,8 @@ class Round:
         end = time.monotonic() + (0.3 + self.random.random() * 2.5 if self.is_doomed else HANGS_AFTER)
         while self.process.poll() is None and time.monotonic() < end:
             show()
-            time.sleep(0.02)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(min(0.2, max(0.001, end - time.monotonic())))
         if self.process.poll() is None:
             if self.is_doomed:
                 self.books.note("kill-owner")

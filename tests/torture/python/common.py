@@ -8,6 +8,7 @@ import contextlib
 import mmap
 import os
 import pathlib
+import select
 import signal
 import threading
 import time
@@ -84,6 +85,11 @@ def expect(condition, text):
         complain(text)
 
 
+def pause(seconds):
+    """Do nothing for a while: the time between two faults, and between two looks at what has no event to wait for."""
+    select.select((), (), (), seconds)
+
+
 def signalled(pid, number):
     """Send a signal; false when there is no such process."""
     try:
@@ -97,7 +103,7 @@ def stop_for(pid, seconds):
     """Stop a process for a while; false when it was not there."""
     if not signalled(pid, signal.SIGSTOP):
         return False
-    time.sleep(seconds)
+    pause(seconds)
     signalled(pid, signal.SIGCONT)
     return True
 
@@ -130,7 +136,7 @@ def empty_within(leader, seconds):
     while session(leader):
         if time.monotonic() > end:
             return False
-        time.sleep(0.002)
+        pause(0.002)
     return True
 
 

@@ -6,9 +6,8 @@ semaphore a bit per holder.
 """
 import random
 import threading
-import time
 
-from common import WITHIN, expect, open_books
+from common import WITHIN, expect, open_books, pause
 from players import Seats
 
 SEATS = 5
@@ -37,7 +36,7 @@ class Player:
 
     def dawdle(self):
         if self.dice.random() < 0.1:
-            time.sleep(self.dice.random() / 2000)
+            pause(self.dice.random() / 2000)
 
     def use_lock(self):
         index = self.dice.randrange(LOCKS)

@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 
-from common import ROUND_SECONDS, WITHIN, complain, signalled
+from common import ROUND_SECONDS, WITHIN, complain, pause, signalled
 
 STOPPED_MOST = 0.03
 
@@ -37,7 +37,7 @@ class Seats:
         if process.exitcode is None:
             complain(f"the process in seat {seat} does not end: {wchan(process.pid)}")
             os.kill(process.pid, signal.SIGUSR1)
-            time.sleep(1)
+            pause(1)
             process.kill()
             process.join()
         elif process.exitcode != 0 and not (killed and process.exitcode == -signal.SIGKILL):
@@ -63,7 +63,7 @@ class Seats:
         """Call strike() now and then until the round is over."""
         end = time.monotonic() + ROUND_SECONDS
         while time.monotonic() < end:
-            time.sleep(0.002 + self.random.random() * 0.02)
+            pause(0.002 + self.random.random() * 0.02)
             strike()
 
 

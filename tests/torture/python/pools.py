@@ -12,7 +12,7 @@ from common import ROUND_SECONDS, WITHIN, complain, expect, files_of, parent_of,
 from concurrent.futures import CancelledError
 
 SUPERVISORS_MOST = 6  # a pool that needs too many of them is broken
-IDLE_IN_A_ROW = 3  # so is one whose workers die again and again before they have done anything
+IDLE_IN_A_ROW = 2
 
 
 class Killer(threading.Thread):
@@ -35,19 +35,20 @@ class Killer(threading.Thread):
         """The pid of a worker; it may be gone."""
         return self.play.pool._pool[self.random.randrange(self.play.workers)].pid or 0
 
-    def has_worked(self, pid):
-        """Whether killing it is not one of too many in a row that have done nothing."""
+    def may_kill(self, pid):
+        """Not too many in a row that have done nothing yet: a pool whose workers die at once is broken, and rightly so."""
         cell = tasks.cell_of(pid)
         if self.play.books.cells[cell]:
-            self.play.books.cells[cell] = 0
-            self.idle = 0
-            return True
-        self.idle += self.idle < IDLE_IN_A_ROW and self.random.random() < 0.2
-        return False
+            self.play.books.cells[cell] = self.idle = 0
+        elif self.idle >= IDLE_IN_A_ROW or self.random.random() > 0.2:
+            return False
+        else:
+            self.idle += 1
+        return True
 
     def kill_worker(self):
         pid = self.some_worker()
-        if pid and (self.has_worked(pid) or self.idle < IDLE_IN_A_ROW) and parent_of(pid) != 0:
+        if pid and parent_of(pid) != 0 and self.may_kill(pid):
             self.killed += 1
             if signalled(pid, signal.SIGKILL):
                 self.play.books.note("kill-worker")
@@ -192,6 +193,40 @@ class Play:
             result.get(WITHIN)
         expect(result.ready(), "a cancelled map is not ready")
 
+    def play_ends(self):
+        """Time-outs, per task and for the whole, retries, cancelling of what runs: each task has one outcome all the same."""
+        retries = self.random.choice([0, 1, 2])
+        batch = self.batch(60, "deadly", "failing")
+        for place in self.random.sample(range(len(batch)), min(2, len(batch))):
+            batch[place] = (batch[place][0], "hang")
+        way = self.random.choice(["late-item", "late-whole", "cancel-running"])
+        result = self.pool.map_async(tasks.run, batch, 1, retries=retries, timeout=0.15 if way == "late-item" else None,
+                                     total_timeout=0.3 if way == "late-whole" else None)
+        if way == "cancel-running":
+            result.wait(0.2)
+            result.cancel(running=True)
+            self.books.note(way)
+        try:
+            outcomes = result.get(WITHIN, return_exceptions=True)
+        except mp.TimeoutError:
+            complain(f"a map of {len(batch)} with {way} has no outcome after {WITHIN} s")
+            return
+        for task, found in zip(batch, outcomes, strict=True):
+            self.judge_ended(task, found, way, retries)
+
+    def judge_ended(self, task, found, way, retries):
+        """One outcome of a map that may end before it is done."""
+        if isinstance(found, mp.TaskTimeout if way != "cancel-running" else CancelledError):
+            self.judge.begun(task, 1 + retries)
+            if way == "late-item":
+                self.books.note(way)
+            elif way == "late-whole" and task[1] == "hang":
+                self.books.note(way)
+        elif isinstance(found, BaseException):
+            self.judge.error(task, found, retries)
+        else:
+            self.judge.value(task, found, retries)
+
     def play_interrupt(self):
         """As a terminal does: SIGINT to all."""
         batch = self.batch(2000)
@@ -238,15 +273,16 @@ class Play:
 
     def run(self):
         signal.signal(signal.SIGINT, self.interrupted)
-        self.pool = self.context.Pool(self.workers, maxtasksperchild=self.random.choice([None, None, 10]))
+        self.pool = self.context.Pool(self.workers, maxtasksperchild=self.random.choice([None, None, 10]),
+                                      grace=0.03)
         self.look_for_files()
         killer = Killer(self)
         killer.start()
         end = time.monotonic() + ROUND_SECONDS
         while time.monotonic() < end:
             plays = (self.play_apply, self.play_apply_async, self.play_imap, self.play_imap_unordered, self.play_map,
-                     self.play_map, self.play_cancel, self.play_interrupt)
-            self.random.choices(plays, [4, 4, 4, 4, 4, 4, 1, 1])[0]()
+                     self.play_map, self.play_cancel, self.play_interrupt, self.play_ends)
+            self.random.choices(plays, [4, 4, 4, 4, 4, 4, 1, 1, 2])[0]()
         killer.may_go.set()
         killer.join()
         self.end()

@@ -6,9 +6,8 @@ may lack a note: 1 while its process is in get.
 """
 import queue
 import random
-import time
 
-from common import expect, open_books
+from common import expect, open_books, pause
 from players import Seats
 
 CONSUMERS = PRODUCERS = 3
@@ -50,7 +49,7 @@ def consume(seat, life, seed, shared):
         shared.get, shared.get_nowait, lambda: shared.get(timeout=dice.random() / 100)]
     while take(books, seat, last, dice.choice(gets)):
         if dice.random() < 0.01:
-            time.sleep(dice.random() / 1000)
+            pause(dice.random() / 1000)
 
 
 def produce(seat, life, seed, shared, stop):
@@ -63,7 +62,7 @@ def produce(seat, life, seed, shared, stop):
         shared.put((life, number, payload(life, number)))
         cells[PUT + life] = number + 1
         if dice.random() < 0.2:
-            time.sleep(dice.random() / 500)
+            pause(dice.random() / 500)
 
 
 def play_seat(seat, life, seed, shared, stop):

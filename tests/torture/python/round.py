@@ -12,7 +12,7 @@ import time
 
 import brood as mp
 from brood import _core
-from common import expect, open_books
+from common import expect, open_books, pause
 
 # At a hang the warden asks every process where it is.
 faulthandler.register(signal.SIGUSR1, all_threads=True, file=sys.__stderr__)
@@ -30,10 +30,10 @@ def main(part, method, seed):
     expect(not mp.active_children(), f"children are left: {mp.active_children()}")
     end = time.monotonic() + 5
     while threading.active_count() > 1 and time.monotonic() < end:
-        time.sleep(0.001)
+        pause(0.001)
     expect(threading.active_count() == 1, f"threads are left: {threading.enumerate()}")
     while (left := _core.arena_stats()["used_blocks"] - blocks) > SLACK and time.monotonic() < end:
-        time.sleep(0.005)
+        pause(0.005)
     expect(left <= SLACK, f"{left} blocks of the arena are left")
 
 

@@ -5,10 +5,9 @@ import os
 import resource
 import signal
 import sys
-import time
 
 import brood as mp
-from common import complain, expect, open_books
+from common import complain, expect, open_books, pause
 
 WORKED = 1 << 19  # where the books note which pids have done a task
 PIDS = 1 << 16
@@ -93,10 +92,10 @@ def run(task):
     if errand == "spin":
         sum(range(number % 20_000))
     elif errand == "nap":
-        time.sleep(number % 5 / 1000)
+        pause(number % 5 / 1000)
     elif errand == "hang":
         while True:
-            time.sleep(1)
+            pause(1)
     books().cells[cell_of(os.getpid())] = 1
     return value_of(number, errand)
 
@@ -117,19 +116,19 @@ class Judge:
         """No task is begun more often than it may be."""
         expect(self.noted.cells[task[0]] <= most, f"task {task} was begun {self.noted.cells[task[0]]} times")
 
-    def value(self, task, value):
+    def value(self, task, value, retries=0):
         """The task has returned that."""
         number, errand = task
         self.noted.note("tasks")
-        self.begun(task)
+        self.begun(task, 1 + retries)
         expect(errand not in DEADLY and errand not in FAILING and errand != "fail", f"{task} has a value")
         expect(value == value_of(number, errand), f"{task} has a wrong value: {repr(value)[:80]}")
 
-    def error(self, task, error):
+    def error(self, task, error, retries=0):
         """The task has raised that, alone in its chunk."""
         number, errand = task
         self.noted.note("tasks")
-        self.begun(task)
+        self.begun(task, 1 + retries)
         if isinstance(error, mp.WorkerDied):
             self.death([task], error)
         elif errand == "fail":
