@@ -151,6 +151,14 @@ static int fill_window(const struct layout *layout)
     return 0;
 }
 
+/* What is used of the header from now on as this process's own. */
+static void note_layout(const struct layout *layout)
+{
+    the_arena.pages_at = layout->pages_at;
+    the_arena.max_bytes = layout->max_bytes;
+    bri_store_relaxed(&the_arena.seen_bytes, UINT64_C(0));
+}
+
 static int map_window(uint64_t max_bytes)
 {
     struct layout layout;
@@ -161,6 +169,7 @@ static int map_window(uint64_t max_bytes)
                            (unsigned long long)layout.window_bytes);
     the_arena.base = base;
     the_arena.header = base;
+    note_layout(&layout);
     int error = fill_window(&layout);
     if (error < 0)
         munmap(base, layout.window_bytes);
@@ -173,7 +182,8 @@ static int check_window(const brood_arena_ticket *ticket)
     const struct bri_header_shm *header = the_arena.header;
     struct layout layout;
 
-    lay_out(header->max_bytes, &layout);
+    lay_out(bri_read_once(header->max_bytes), &layout);
+    note_layout(&layout);
     if (header->magic == MAGIC && header->window_bytes == ticket->window_bytes &&
         layout.window_bytes == ticket->window_bytes && layout.pages_at == header->pages_at)
         return 0;
@@ -281,12 +291,18 @@ int bri_arena_holds(const void *memory, size_t bytes)
 {
     const struct bri_arena *arena = bri_arena_current;
 
-    if (arena == NULL)
-        return 0;
-    uint64_t first = arena->header->pages_at;
-    uint64_t end = first + bri_load_acquire(&arena->header->grown) * BRI_PAGE_BYTES;
-    uintptr_t at = (uintptr_t)memory - (uintptr_t)arena->base;
-    return (uintptr_t)memory >= (uintptr_t)arena->base && at >= first && at <= end && bytes <= end - at;
+    return arena != NULL && bri_at_checked((uintptr_t)memory - (uintptr_t)arena->base, bytes, 1) != NULL;
+}
+
+void *bri_at_unseen(bri_offset offset, uint64_t bytes)
+{
+    struct bri_arena *arena = bri_arena_current;
+    uint64_t at = offset - arena->pages_at, grown = bri_load_acquire(&arena->header->grown);
+    uint64_t seen = grown < arena->max_bytes / BRI_PAGE_BYTES ? grown * BRI_PAGE_BYTES : arena->max_bytes;
+
+    if (seen > bri_load_relaxed(&arena->seen_bytes))
+        bri_store_relaxed(&arena->seen_bytes, seen);
+    return at < seen && bytes <= seen - at ? arena->base + offset : NULL;
 }
 
 int brood_arena_create(const brood_arena_options *options)

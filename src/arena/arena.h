@@ -21,6 +21,22 @@
  *     +--claim for oneself (CAS)--> JOINING --enter--> LIVE        JOINING of a process that has ended counts as FREE
  *
  *   upper half:  CLAIMED: the name of the maker.   JOINING: the pid.   DEAD: how it ended (BRI_END_…).   LIVE, FREE: 0
+ *
+ * What stands in shared memory may be damaged: any participant can scribble over all of it.  Offsets, sizes and indices are
+ * therefore checked by who is not to fall with another (a pool's owner and supervisor, both sides of a queue):
+ *
+ *   1  the word is read once, into a local variable (an atomic load, or bri_read_once)
+ *   2  the variable is checked: bri_at_checked; bri_heap_find (heap.h) for a block of a kind, with room for so many bytes
+ *   3  the variable is used, never the word again
+ *
+ * So it does not matter what the word becomes after 1.  That a range was inside the arena stays true: pages are never unmapped,
+ * the file is sealed against shrinking, and pages_at and seen_bytes are this process's own.  What lies in the range may change at any time: a
+ * copy of it is some bytes, and lengths or offsets among them are words in their own right, from 1.  Lists are
+ * walked with a bound, since damage may close them to a ring.
+ * right:  at = bri_load_acquire(&list); node = bri_at_checked(at, sizeof *node, 64)      wrong:  bri_at_checked(list, …); bri_at(list)
+ *
+ * Not checked, and why: the header, the roster, the page table and the tags of blocks, without which nothing can be told from
+ * anything, and the owner words of mutexes, as a name that lives and does not hold it makes all wait.
  */
 #ifndef BRI_ARENA_H
 #define BRI_ARENA_H
@@ -116,6 +132,8 @@ struct bri_arena {
     char *base;                    /* of the window; the same in all processes of the arena */
     struct bri_header_shm *header; /* == base */
     int memfd;
+    uint64_t pages_at, max_bytes; /* the header's, as they were when this process came to the arena */
+    _Atomic uint64_t seen_bytes;  /* of pages that the file is known to have; only grows */
 };
 
 /* The arena of this process; NULL before it is made. */
@@ -149,6 +167,22 @@ int bri_arena_holds(const void *memory, size_t bytes);
 static inline void *bri_at(bri_offset offset)
 {
     return offset == 0 ? NULL : bri_arena_current->base + offset;
+}
+
+/* The slow half: the file may have grown since. */
+void *bri_at_unseen(bri_offset offset, uint64_t bytes);
+
+/* `bytes` (at least 1) of pages at an offset that was read from shared memory, aligned to a power of two; NULL when that is not in the arena. */
+static inline void *bri_at_checked(bri_offset offset, uint64_t bytes, uint64_t alignment)
+{
+    const struct bri_arena *arena = bri_arena_current;
+    uint64_t at = offset - arena->pages_at, seen = bri_load_relaxed(&arena->seen_bytes);
+
+    if ((offset & (alignment - 1)) != 0)
+        return NULL;
+    int is_inside =
+        at < seen && (bytes <= alignment || bytes <= seen - at); /* pages end at multiples of any alignment */
+    return is_inside ? arena->base + offset : bri_at_unseen(offset, bytes);
 }
 
 static inline bri_offset bri_offset_of(const void *memory)

@@ -27,6 +27,9 @@ _Static_assert(ATOMIC_INT_LOCK_FREE == 2 && ATOMIC_LLONG_LOCK_FREE == 2,
                                             memory_order_seq_cst)
 #define bri_fence_seq_cst() atomic_thread_fence(memory_order_seq_cst)
 
+/* A plain word of shared memory whose value is about to be checked: one load, which the compiler may not repeat. */
+#define bri_read_once(object) __atomic_load_n(&(object), __ATOMIC_RELAXED)
+
 static inline void bri_cpu_relax(void)
 {
 #if defined(__x86_64__) || defined(__i386__)

@@ -31,6 +31,8 @@
 
 enum { SIZES = 16, SYNC_CLASSES_FROM = SIZES, CLASSES_USED = 2 * SIZES, NO_CLASS = CLASSES_USED };
 
+#define MOST_BYTES (UINT64_C(1) << 47)
+
 bri_give_up *_Atomic bri_heap_give_up;
 
 /* Header included; multiples of 64. */
@@ -154,7 +156,7 @@ static int try_block(enum bri_kind kind, uint64_t bytes, bri_name owner, struct 
 
     *ret_is_fresh = 0;
     bri_check(3, bri_heap_is_valid());
-    if (bytes > UINT64_C(1) << 47)
+    if (bytes > MOST_BYTES)
         return bri_fail(ENOMEM, "%llu bytes are more than any arena has", (unsigned long long)bytes);
     if (class == NO_CLASS)
         return take_run(total, make_tag(kind, 0, owner), bytes, ret_block, ret_is_fresh);
@@ -223,21 +225,39 @@ void bri_heap_free(void *payload)
     bri_mutex_unlock(lock);
 }
 
+/* Does a block begin there, inside a page with this word, that has room for so many bytes of payload? */
+static int has_block(uint64_t word, bri_offset at, uint64_t bytes)
+{
+    uint32_t inside = (uint32_t)(at % BRI_PAGE_BYTES), total = bytes_of(bri_page_class_of(word));
+    uint64_t wanted = bytes + sizeof(struct bri_block_shm);
+
+    if (bri_page_state_of(word) == BRI_PAGE_SLAB)
+        return wanted <= total && inside % total == 0 && inside + total <= BRI_PAGE_BYTES;
+    return bri_page_state_of(word) == BRI_PAGE_RUN && inside == 0 &&
+           wanted <= bri_page_count_of(word) * BRI_PAGE_BYTES && bri_at_checked(at, wanted, 1) != NULL;
+}
+
+void *bri_heap_find(bri_offset offset, enum bri_kind kind, uint64_t bytes)
+{
+    bri_offset at = offset - sizeof(struct bri_block_shm);
+    struct bri_block_shm *block = bri_at_checked(at, sizeof *block, BRI_CACHE_LINE);
+
+    if (block == NULL || bytes > MOST_BYTES)
+        return NULL;
+    _Atomic uint64_t *page = bri_page_word(page_of(block));
+    uint64_t word = bri_load_acquire(page);
+    if (!has_block(word, at, bytes))
+        return NULL;
+    uint64_t tag = bri_load_acquire(&block->tag);
+    return bri_tag_is_used(tag) && bri_tag_kind(tag) == kind && bri_load_acquire(page) == word
+               ? bri_payload_of(block)
+               : NULL;
+}
+
 int bri_heap_is(const void *payload, enum bri_kind kind)
 {
-    const struct bri_block_shm *block = (const struct bri_block_shm *)((uintptr_t)payload - sizeof *block);
-
-    if (((uintptr_t)payload & (BRI_CACHE_LINE - 1)) != 0 || !bri_arena_holds(block, sizeof *block + 1))
-        return 0;
-    uint64_t page = page_of(block);
-    uint64_t word = bri_load_acquire(bri_page_word(page));
-    uint64_t inside = (uint64_t)((const char *)block - bri_page_at(page));
-    if (bri_page_state_of(word) == BRI_PAGE_RUN
-            ? inside != 0
-            : bri_page_state_of(word) != BRI_PAGE_SLAB || inside % bytes_of(bri_page_class_of(word)) != 0)
-        return 0;
-    uint64_t tag = bri_load_acquire(&block->tag);
-    return bri_tag_is_used(tag) && bri_tag_kind(tag) == kind && bri_load_acquire(bri_page_word(page)) == word;
+    return bri_arena_current != NULL &&
+           bri_heap_find((uintptr_t)payload - (uintptr_t)bri_arena_current->base, kind, 1) != NULL;
 }
 
 /* A walk over the pages; `word` is what it has read of the present one. */

@@ -138,6 +138,9 @@ extern bri_give_up *_Atomic bri_heap_give_up;
  * address at all may be asked about. */
 int bri_heap_is(const void *payload, enum bri_kind kind);
 
+/* The same for an offset that was read from shared memory: the payload, if the block has room for `bytes` (at least 1), as its page says; else NULL. */
+void *bri_heap_find(bri_offset offset, enum bri_kind kind, uint64_t bytes);
+
 /* BROOD_CHECK=3: walks the page table, slabs and free lists.  1 when whole. */
 int bri_heap_is_valid(void);
 
