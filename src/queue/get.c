@@ -8,8 +8,9 @@
 
 struct getting;
 
-/* Takes what it wants from `vpos` on, with get_lock, and commits: how many messages, or a negative errno. */
-typedef int take_function(struct getting *getting, struct bri_segment_shm *segment, uint64_t vpos);
+/* Takes what it wants from `front` on, with get_lock, and commits: how many messages, or a negative errno. */
+typedef int take_function(struct getting *getting, const struct bri_segment *segment,
+                          struct bri_front *front);
 
 struct getting {
     struct bri_queue_shm *queue;
@@ -24,33 +25,42 @@ struct getting {
 };
 
 /* G3 and G4 for a message in a block. */
-static void take_block(struct getting *getting, const struct bri_frame_shm *frame, uint64_t vpos)
+static int take_block(struct getting *getting, const struct bri_front *front)
 {
-    uint64_t bytes = bri_frame_bytes(frame);
+    struct bri_block_shm *block = bri_message_find(getting->queue, front);
 
-    getting->block = bri_message_claim(frame);
-    bri_cursor_advance(&getting->queue->got, vpos + bri_frame_extent(BRI_FRAME_BLOCK, bytes), 1, bytes);
-    bri_fault("queue.get.taken");
-}
-
-static int take_one(struct getting *getting, struct bri_segment_shm *segment, uint64_t vpos)
-{
-    const struct bri_frame_shm *frame = bri_frame_at(segment, vpos);
-    uint64_t bytes = bri_frame_bytes(frame);
-
-    getting->bytes = bytes;
-    if (bytes > getting->capacity)
+    getting->bytes = front->bytes;
+    if (block == NULL)
+        return -EBADMSG;
+    if (front->bytes > getting->capacity)
         return -EMSGSIZE;
-    if (bri_frame_kind(frame) == BRI_FRAME_BLOCK) {
-        take_block(getting, frame, vpos);
-        return 1;
-    }
-    if (bytes > 0)
-        memcpy(getting->buffer, frame + 1, bytes);
-    bri_fault("queue.get.copied");
-    bri_cursor_advance(&getting->queue->got, vpos + bri_frame_extent(BRI_FRAME_INLINE, bytes), 1, bytes);
+    bri_message_claim(block);
+    getting->block = block;
+    bri_cursor_advance(&getting->queue->got, front->next, 1, front->bytes);
     bri_fault("queue.get.taken");
     return 1;
+}
+
+/* G4 for a message that lies in its frame. */
+static int commit_one(struct getting *getting, const struct bri_front *front)
+{
+    bri_fault("queue.get.copied");
+    bri_cursor_advance(&getting->queue->got, front->next, 1, front->bytes);
+    bri_fault("queue.get.taken");
+    return 1;
+}
+
+static int take_one(struct getting *getting, const struct bri_segment *segment, struct bri_front *front)
+{
+    (void)segment;
+    if (front->kind == BRI_FRAME_BLOCK)
+        return take_block(getting, front);
+    getting->bytes = front->bytes;
+    if (front->bytes > getting->capacity)
+        return -EMSGSIZE;
+    if (front->bytes > 0)
+        memcpy(getting->buffer, front->frame + 1, front->bytes);
+    return commit_one(getting, front);
 }
 
 /* Bytes to skip so that the next message begins aligned. */
@@ -75,28 +85,32 @@ static int append_message(struct getting *getting, size_t i, const void *data, s
     return 1;
 }
 
-/* Short messages of one segment, as many as there are and fit; or one that lies in a block. */
-static int take_run(struct getting *getting, struct bri_segment_shm *segment, uint64_t vpos)
+/* One message that lies in a block.  Its place is only given away once it is the caller's. */
+static int take_block_into(struct getting *getting, const struct bri_front *front)
+{
+    size_t skip = gap(getting), capacity = getting->capacity;
+
+    getting->capacity = capacity < skip ? 0 : capacity - skip;
+    int taken = capacity < skip ? -EMSGSIZE : take_block(getting, front);
+    getting->capacity = capacity;
+    return taken > 0 ? append_message(getting, 0, NULL, front->bytes) : taken;
+}
+
+/* Short messages of one segment, as many as there are and fit; or one that lies in a block.  Damage behind the first ends the run. */
+static int take_run(struct getting *getting, const struct bri_segment *segment, struct bri_front *front)
 {
     struct bri_queue_shm *queue = getting->queue;
-    const struct bri_frame_shm *frame = bri_frame_at(segment, vpos);
-    uint64_t bytes = 0, end = bri_segment_end(segment);
+    uint64_t bytes = 0, end = bri_load_relaxed(&queue->put_seen), vpos = front->vpos;
     size_t i = 0;
 
-    if (bri_frame_kind(frame) == BRI_FRAME_BLOCK) {
-        if (!append_message(getting, 0, NULL, bri_frame_bytes(frame)))
-            return -EMSGSIZE;
-        take_block(getting, frame, vpos);
-        return 1;
-    }
-    if (bri_load_relaxed(&queue->put_seen) < end)
-        end = bri_load_relaxed(&queue->put_seen);
-    for (; i < getting->count && vpos < end && bri_frame_kind(frame) == BRI_FRAME_INLINE; i++) {
-        if (!append_message(getting, i, frame + 1, bri_frame_bytes(frame)))
+    if (front->kind == BRI_FRAME_BLOCK)
+        return take_block_into(getting, front);
+    for (int is_there = 1; is_there && front->kind == BRI_FRAME_INLINE; i++) {
+        if (i == getting->count || !append_message(getting, i, front->frame + 1, front->bytes))
             break;
-        bytes += bri_frame_bytes(frame);
-        vpos += bri_frame_extent(BRI_FRAME_INLINE, bri_frame_bytes(frame));
-        frame = bri_frame_at(segment, vpos);
+        bytes += front->bytes;
+        vpos = front->next;
+        is_there = vpos < end && bri_frame_read(segment, vpos, front);
     }
     if (i == 0)
         return -EMSGSIZE;
@@ -107,24 +121,17 @@ static int take_run(struct getting *getting, struct bri_segment_shm *segment, ui
 }
 
 /* A block changes hands; a short message gets one. */
-static int take_borrowed(struct getting *getting, struct bri_segment_shm *segment, uint64_t vpos)
+static int take_borrowed(struct getting *getting, const struct bri_segment *segment, struct bri_front *front)
 {
-    const struct bri_frame_shm *frame = bri_frame_at(segment, vpos);
-    uint64_t bytes = bri_frame_bytes(frame);
-
-    getting->bytes = bytes;
-    if (bri_frame_kind(frame) == BRI_FRAME_BLOCK) {
-        take_block(getting, frame, vpos);
-        return 1;
-    }
-    int error = bri_message_create(getting->queue, bytes, &getting->block);
+    (void)segment;
+    if (front->kind == BRI_FRAME_BLOCK)
+        return take_block(getting, front);
+    getting->bytes = front->bytes;
+    int error = bri_message_create(getting->queue, front->bytes, &getting->block);
     if (error < 0)
         return error;
-    memcpy(bri_payload_of(getting->block), frame + 1, bytes);
-    bri_fault("queue.get.copied");
-    bri_cursor_advance(&getting->queue->got, vpos + bri_frame_extent(BRI_FRAME_INLINE, bytes), 1, bytes);
-    bri_fault("queue.get.taken");
-    return 1;
+    memcpy(bri_payload_of(getting->block), front->frame + 1, front->bytes);
+    return commit_one(getting, front);
 }
 
 /* G5: only who puts into a bounded queue waits.  Room in bytes may suit any of them.  The fence of the unlock stands
@@ -135,21 +142,21 @@ static void wake_putters(struct bri_queue_shm *queue, int messages)
         bri_event_signal_slow(&queue->drained, queue->max_bytes == UINT64_MAX ? messages : INT_MAX);
 }
 
-/* How many it took; 0: nothing there now; -ESHUTDOWN, -EMSGSIZE, -ENOMEM.  `is_closed` is read before the cursor: what
+/* How many it took; 0: nothing there now; -ESHUTDOWN, -EMSGSIZE, -ENOMEM, -EBADMSG.  `is_closed` is read before the cursor: what
  * was put before the queue was closed is seen. */
 static int try_get(void *argument)
 {
     struct getting *getting = argument;
     struct bri_queue_shm *queue = getting->queue;
-    struct bri_segment_shm *segment;
-    uint64_t vpos;
+    struct bri_segment segment;
+    struct bri_front front;
     int nothing = bri_load_acquire(&queue->is_closed) ? -ESHUTDOWN : 0;
 
     if (getting->is_waiting && bri_queue_is_empty(queue))
         return nothing;
     bri_mutex_lock(&queue->get_lock);
-    int taken =
-        bri_queue_front(queue, &segment, &vpos) == NULL ? nothing : getting->take(getting, segment, vpos);
+    int found = bri_queue_front(queue, &segment, &front);
+    int taken = found > 0 ? getting->take(getting, &segment, &front) : found == 0 ? nothing : found;
     bri_mutex_unlock(&queue->get_lock);
     if (taken > 0)
         wake_putters(queue, taken);
@@ -168,6 +175,8 @@ static int say_why(struct getting *getting, int error)
         return bri_fail(ESHUTDOWN, "the queue is closed and drained: nothing will come any more");
     case -EMSGSIZE:
         return bri_fail(EMSGSIZE, "the oldest message does not fit: capacity is too small");
+    case -EBADMSG:
+        return bri_queue_is_damaged();
     default:
         return error;
     }
@@ -270,7 +279,7 @@ int brood_queue_get_many(brood_queue *handle, void *buffer, size_t capacity, bro
 
 int brood_queue_borrow(brood_queue *handle, brood_message *ret_message, int64_t deadline)
 {
-    struct getting getting = {.queue = bri_queue_of(handle), .take = take_borrowed};
+    struct getting getting = {.queue = bri_queue_of(handle), .take = take_borrowed, .capacity = SIZE_MAX};
     int error = bri_queue_enter_until(getting.queue, deadline);
 
     if (error < 0)

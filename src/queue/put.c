@@ -17,22 +17,23 @@ struct putting {
 
 /* Frames behind put.vpos that are not committed yet. */
 struct run {
-    struct bri_segment_shm *segment;
+    struct bri_segment segment;
     uint64_t vpos;
     uint64_t all_messages, all_bytes; /* put so far, the run's included */
     uint64_t messages, bytes;         /* of the run */
 };
 
-static struct run begin_run(struct bri_queue_shm *queue)
+/* -EBADMSG: the queue is damaged. */
+static int begin_run(struct bri_queue_shm *queue, struct run *run)
 {
-    bri_offset tail = bri_load_relaxed(&queue->tail); /* never 0: a queue has a segment from its making on */
-    struct run run = {.segment = (void *)(bri_arena_current->base + tail),
-                      .vpos = bri_cursor_vpos(&queue->put)};
-
-    bri_cursor_own(&queue->put, &run.all_messages, &run.all_bytes);
-    if (run.vpos < run.segment->base)
-        run.vpos = run.segment->base;
-    return run;
+    *run = (struct run){.vpos = bri_cursor_vpos(&queue->put)};
+    bri_cursor_own(&queue->put, &run->all_messages, &run->all_bytes);
+    if (!bri_segment_read(bri_load_relaxed(&queue->tail), &run->segment))
+        return -EBADMSG;
+    if (run->vpos < run->segment.base)
+        run->vpos = run->segment.base;
+    uint64_t inside = run->vpos - run->segment.base;
+    return inside <= run->segment.bytes && (inside & (BRI_FRAME_ALIGN - 1)) == 0 ? 0 : -EBADMSG;
 }
 
 static void commit_run(struct bri_queue_shm *queue, struct run *run)
@@ -64,16 +65,21 @@ static int has_room(struct bri_queue_shm *queue, const struct run *run, uint64_t
     }
 }
 
+static int has_space(const struct run *run, uint64_t extent)
+{
+    return extent <= run->segment.bytes - (run->vpos - run->segment.base);
+}
+
 /* P2.  Everything is committed before the segment is left. */
 static int make_space(struct bri_queue_shm *queue, struct run *run, uint64_t extent)
 {
-    if (run->vpos + extent <= bri_segment_end(run->segment))
+    if (has_space(run, extent))
         return 0;
     commit_run(queue, run);
-    int error = bri_segment_append(queue, extent);
+    int error = bri_segment_append(queue, &run->segment, run->vpos, extent);
     if (error == 0)
-        *run = begin_run(queue);
-    return error;
+        error = begin_run(queue, run);
+    return error < 0 || has_space(run, extent) ? error : -EBADMSG;
 }
 
 /* P3 */
@@ -90,7 +96,7 @@ static void bind(struct bri_queue_shm *queue, struct bri_block_shm *block, uint6
 static void write_frame(struct bri_queue_shm *queue, struct run *run, const brood_message *message,
                         struct bri_block_shm *block)
 {
-    struct bri_frame_shm *frame = bri_frame_at(run->segment, run->vpos);
+    struct bri_frame_shm *frame = bri_frame_in(&run->segment, run->vpos);
     enum bri_frame kind = block != NULL ? BRI_FRAME_BLOCK : BRI_FRAME_INLINE;
 
     if (block != NULL)
@@ -115,11 +121,13 @@ static int is_for_frame(const struct putting *putting, size_t i)
 static int put_run(struct putting *putting)
 {
     struct bri_queue_shm *queue = putting->queue;
-    struct run run = begin_run(queue);
+    struct run run;
     enum bri_frame kind = putting->block != NULL ? BRI_FRAME_BLOCK : BRI_FRAME_INLINE;
-    int error = 0;
+    int error = begin_run(queue, &run);
     size_t i = 0;
 
+    if (error < 0)
+        return error;
     for (; i < putting->count && is_for_frame(putting, i); i++) {
         const brood_message *message = &putting->messages[i];
         if (!has_room(queue, &run, message->bytes))
@@ -150,7 +158,7 @@ static int put_locked(struct putting *putting)
     return put;
 }
 
-/* How many it put; 0: no room now; -ESHUTDOWN, -ENOMEM. */
+/* How many it put; 0: no room now; -ESHUTDOWN, -ENOMEM, -EBADMSG. */
 static int try_put(void *argument)
 {
     struct putting *putting = argument;
@@ -177,7 +185,7 @@ static int say_why(int error)
                              "the queue was full until the deadline: take messages out, or raise its bounds");
     if (error == -ESHUTDOWN)
         return bri_fail(ESHUTDOWN, "the queue is closed: nothing can be put any more");
-    return error;
+    return error == -EBADMSG ? bri_queue_is_damaged() : error;
 }
 
 /* Waits for room.  Whatever the end, others may find some too. */

@@ -26,6 +26,11 @@ int bri_queue_bad_deadline(int64_t deadline)
                     (long long)deadline);
 }
 
+int bri_queue_is_damaged(void)
+{
+    return bri_fail(EBADMSG, "the queue is damaged: some process has written into its shared memory");
+}
+
 void bri_queue_lock_both(struct bri_queue_shm *queue)
 {
     for (;;) {
@@ -183,7 +188,9 @@ int64_t brood_queue_size(brood_queue *handle)
     if (error < 0)
         return error;
     int64_t messages = count_messages(queue);
-    return messages == 0 && bri_queue_await_ringer(queue) ? count_messages(queue) : messages;
+    if (messages == 0 && bri_queue_await_ringer(queue))
+        messages = count_messages(queue);
+    return messages < 0 ? bri_queue_is_damaged() : messages;
 }
 
 /* Under put_lock, so that every put is either before it, and seen by who finds the queue closed, or fails. */
@@ -262,7 +269,8 @@ static void take_out(struct bri_queue_shm *queue, bri_name dead)
 /* N3 without N4.  No more than one: who links holds put_lock, and it was not free since. */
 static void repair_tail(struct bri_queue_shm *queue)
 {
-    const struct bri_segment_shm *tail = bri_at(bri_load_relaxed(&queue->tail));
+    const struct bri_segment_shm *tail =
+        bri_at_checked(bri_load_relaxed(&queue->tail), sizeof *tail, BRI_CACHE_LINE);
 
     if (tail != NULL && bri_load_acquire(&tail->next) != 0)
         bri_store_release(&queue->tail, bri_load_acquire(&tail->next));

@@ -90,6 +90,11 @@
  * lost among the living: who waits prepares its event (W1) before it looks with a seq_cst load, and who was woken and
  * leaves something behind wakes the next (bri_queue_pass_on_…).
  *
+ * Damage (arena.h, what is checked and how).  A segment is one that lies in the arena as a whole, a frame one that lies in its segment as a
+ * whole, a block one that carries this queue and this position and has room for the message; a segment is retired if it carries this queue and is
+ * followed by another.  Whoever finds anything else returns -EBADMSG, and moves nothing.  Whatever is at the places that are read and
+ * written then, they are in the pages of the arena.
+ *
  * right:  lock; front; copy; advance; unlock          wrong:  lock; front; advance; copy; unlock (killed between: lost,
  *                                                             and a producer may own the memory)
  * right:  wait with no lock held, then look again     wrong:  wait with get_lock held: no other getter could time out
@@ -108,7 +113,8 @@ enum bri_frame { BRI_FRAME_INLINE, BRI_FRAME_BLOCK, BRI_FRAME_SKIP };
 
 enum {
     BRI_FRAME_ALIGN = 16,
-    BRI_INLINE_BYTES = 4096, /* longer messages have a block of their own */
+    BRI_INLINE_BYTES = 4096,       /* longer messages have a block of their own */
+    BRI_SEGMENT_BYTES = 64 * 1024, /* no segment's block is longer */
     BRI_QUEUE_WAITERS = 16,
     BRI_QUEUE_SLICE_MS = 100 /* nobody watches the user's own processes: one may die between P6 and P7 */
 };
@@ -219,7 +225,7 @@ static inline uint64_t bri_frame_bytes(const struct bri_frame_shm *frame)
 /* What a frame takes in its segment. */
 static inline uint64_t bri_frame_extent(enum bri_frame kind, uint64_t bytes)
 {
-    uint64_t payload = kind == BRI_FRAME_INLINE ? bytes : 0;
+    uint64_t payload = kind == BRI_FRAME_BLOCK ? 0 : bytes;
 
     return sizeof(struct bri_frame_shm) +
            ((payload + BRI_FRAME_ALIGN - 1) & ~(uint64_t)(BRI_FRAME_ALIGN - 1));
@@ -230,6 +236,53 @@ static inline uint64_t bri_segment_end(const struct bri_segment_shm *segment)
     return segment->base + segment->bytes;
 }
 
+/* A segment as it was read, once: its frames lie in the arena.  No segment goes beyond its page. */
+struct bri_segment {
+    struct bri_segment_shm *shared;
+    uint64_t base, bytes;
+};
+
+/* 1, or 0: there is none at this offset. */
+static inline int bri_segment_read(bri_offset at, struct bri_segment *ret_segment)
+{
+    struct bri_segment_shm *shared = bri_at_checked(at, sizeof *shared, BRI_CACHE_LINE);
+
+    if (shared == NULL)
+        return 0;
+    uint64_t bytes = bri_read_once(shared->bytes) & ~(uint64_t)(BRI_FRAME_ALIGN - 1);
+    *ret_segment = (struct bri_segment){shared, bri_read_once(shared->base), bytes};
+    return bytes <= BRI_PAGE_BYTES - sizeof *shared - at % BRI_PAGE_BYTES;
+}
+
+static inline struct bri_frame_shm *bri_frame_in(const struct bri_segment *segment, uint64_t vpos)
+{
+    return (struct bri_frame_shm *)(void *)((char *)(segment->shared + 1) + (vpos - segment->base));
+}
+
+/* A frame as it was read, once: it lies in its segment, an INLINE message included. */
+struct bri_front {
+    const struct bri_frame_shm *frame;
+    uint64_t vpos, next; /* next: behind the frame */
+    uint64_t bytes;
+    enum bri_frame kind;
+};
+
+/* 1, or 0: there is none at this position. */
+static inline int bri_frame_read(const struct bri_segment *segment, uint64_t vpos,
+                                 struct bri_front *ret_front)
+{
+    uint64_t inside = vpos - segment->base;
+
+    if (inside >= segment->bytes || (inside & (BRI_FRAME_ALIGN - 1)) != 0)
+        return 0;
+    struct bri_frame_shm *frame = bri_frame_in(segment, vpos);
+    uint64_t word = bri_read_once(frame->word);
+    enum bri_frame kind = (enum bri_frame)(word & 3);
+    uint64_t extent = bri_frame_extent(kind, word >> 2);
+    *ret_front = (struct bri_front){frame, vpos, vpos + extent, word >> 2, kind};
+    return extent <= segment->bytes - inside;
+}
+
 static inline struct bri_frame_shm *bri_frame_at(struct bri_segment_shm *segment, uint64_t vpos)
 {
     return (struct bri_frame_shm *)(void *)((char *)(segment + 1) + (vpos - segment->base));
@@ -238,15 +291,19 @@ static inline struct bri_frame_shm *bri_frame_at(struct bri_segment_shm *segment
 /* The first segment of a queue that is being made. */
 int bri_segment_create(struct bri_queue_shm *queue);
 
-/* N1 … N5, with put_lock and everything committed.  -ENOMEM. */
-int bri_segment_append(struct bri_queue_shm *queue, uint64_t extent);
+/* N1 … N5, with put_lock and everything committed up to `vpos`, which is in or right behind `old`, the tail.  -ENOMEM. */
+int bri_segment_append(struct bri_queue_shm *queue, const struct bri_segment *old, uint64_t vpos,
+                       uint64_t extent);
 
-/* G1 and G2: the oldest frame and where it is; NULL: empty. */
-struct bri_frame_shm *bri_queue_front(struct bri_queue_shm *queue, struct bri_segment_shm **ret_segment,
-                                      uint64_t *ret_vpos);
+/* G1 and G2: the oldest frame and its segment: 1; 0: empty; -EBADMSG: damaged. */
+int bri_queue_front(struct bri_queue_shm *queue, struct bri_segment *ret_segment,
+                    struct bri_front *ret_front);
 
-/* G3 for a BLOCK: the block, which carries the caller's name now. */
-struct bri_block_shm *bri_message_claim(const struct bri_frame_shm *frame);
+/* The block of a BLOCK frame; NULL: damaged. */
+struct bri_block_shm *bri_message_find(const struct bri_queue_shm *queue, const struct bri_front *front);
+
+/* G3 for a BLOCK: it carries the caller's name now. */
+void bri_message_claim(struct bri_block_shm *block);
 
 /* Takes out and frees all that the queue holds, its segments too.  May be killed and repeated. */
 void bri_queue_empty(struct bri_queue_shm *queue);
@@ -286,6 +343,9 @@ int bri_queue_is_readable(void *queue);
 
 int bri_queue_bad_handle(const void *handle);
 int bri_queue_bad_deadline(int64_t deadline);
+
+/* -EBADMSG with its sentence. */
+int bri_queue_is_damaged(void);
 
 /* Every public function begins here: checks the handle, and that this process has a slot. */
 static inline int bri_queue_enter(const struct bri_queue_shm *queue)

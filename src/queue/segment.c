@@ -8,9 +8,9 @@
 /* Of a segment's block, headers included: they fill slabs and pages without a rest. */
 enum {
     FIRST_BYTES = 8 * 1024,
-    MOST_BYTES = 64 * 1024,
     OVERHEAD = sizeof(struct bri_block_shm) + sizeof(struct bri_segment_shm),
-    FRAMES_AT_LEAST = 8 /* so that the rest at a segment's end stays small */
+    FRAMES_AT_LEAST = 8, /* so that the rest at a segment's end stays small */
+    LOOKS_MOST = 4
 };
 
 /* ---- segments ---- */
@@ -48,38 +48,49 @@ int bri_segment_create(struct bri_queue_shm *queue)
 }
 
 /* Small as long as the queue is short, so that its memory stays in the cache; longer when it piles up. */
-static uint64_t choose_total(const struct bri_queue_shm *queue, const struct bri_segment_shm *old,
-                             uint64_t extent)
+static uint64_t choose_total(const struct bri_queue_shm *queue, uint64_t old_bytes, uint64_t extent)
 {
     uint64_t backlog = bri_cursor_vpos(&queue->put) - bri_cursor_vpos(&queue->got);
-    uint64_t total = old->bytes + OVERHEAD;
+    uint64_t total = old_bytes + OVERHEAD;
 
-    if (backlog > old->bytes / 2)
+    if (backlog > old_bytes / 2)
         total *= 2;
     while (total < extent * FRAMES_AT_LEAST)
         total *= 2;
-    return total < MOST_BYTES ? total : MOST_BYTES;
+    return total < BRI_SEGMENT_BYTES ? total : BRI_SEGMENT_BYTES;
 }
 
-int bri_segment_append(struct bri_queue_shm *queue, uint64_t extent)
+int bri_segment_append(struct bri_queue_shm *queue, const struct bri_segment *old, uint64_t vpos,
+                       uint64_t extent)
 {
-    struct bri_segment_shm *segment, *old = bri_at(bri_load_relaxed(&queue->tail));
-    uint64_t vpos = bri_cursor_vpos(&queue->put), end = bri_segment_end(old);
-    int error = make_segment(queue, end, choose_total(queue, old, extent), &segment); /* N1 */
+    struct bri_segment_shm *segment;
+    uint64_t end = old->base + old->bytes;
+    int error = make_segment(queue, end, choose_total(queue, old->bytes, extent), &segment); /* N1 */
 
     if (error < 0)
         return error;
     bri_fault("queue.segment.made");
     bri_check(1, vpos > old->base); /* any frame fits into an empty segment */
     if (vpos < end)
-        *bri_frame_at(old, vpos) = bri_frame_make(BRI_FRAME_SKIP, 0, 0); /* N2 */
+        *bri_frame_in(old, vpos) = bri_frame_make(BRI_FRAME_SKIP, 0, 0); /* N2 */
     bri_fault("queue.segment.skipped");
-    bri_store_release(&old->next, bri_offset_of(segment)); /* N3 */
+    bri_store_release(&old->shared->next, bri_offset_of(segment)); /* N3 */
     bri_fault("queue.segment.linked");
     bri_store_release(&queue->tail, bri_offset_of(segment)); /* N4 */
     bri_fault("queue.segment.tail");
     bri_block_pass(bri_block_of(segment), 0); /* N5 */
     return 0;
+}
+
+/* The segment at this offset, if it is one of this queue's; else NULL. */
+static struct bri_segment_shm *find_segment(const struct bri_queue_shm *queue, bri_offset at)
+{
+    struct bri_segment_shm *segment = bri_heap_find(at, BRI_KIND_SEGMENT, sizeof *segment);
+
+    return segment != NULL &&
+                   bri_load_acquire(&bri_block_of(segment)->aux[BRI_AUX_QUEUE]) == bri_offset_of(queue)
+               ? segment
+               : NULL;
 }
 
 /* Makes the segment the caller's: who frees a block carries its name. */
@@ -88,26 +99,47 @@ static void claim_segment(struct bri_segment_shm *segment)
     bri_block_pass(bri_block_of(segment), bri_self());
 }
 
-static struct bri_segment_shm *retire(struct bri_queue_shm *queue, struct bri_segment_shm *segment)
+/* 0: it is none that may go, or the last. */
+static int retire(struct bri_queue_shm *queue, bri_offset at)
 {
-    bri_offset next = bri_load_acquire(&segment->next);
+    struct bri_segment_shm *segment = find_segment(queue, at);
+    bri_offset next = segment == NULL ? 0 : bri_load_acquire(&segment->next);
 
-    bri_check(1, next != 0);
+    if (next == 0 || next == at)
+        return 0;
     claim_segment(segment); /* R1 */
     bri_fault("queue.retire.claimed");
     bri_store_release(&queue->head, next); /* R2 */
     bri_fault("queue.retire.unlinked");
     bri_heap_free(segment); /* R3 */
-    return bri_at(next);
+    return 1;
 }
 
-static int is_at_end(struct bri_segment_shm *segment, uint64_t vpos)
+/* G2, where the oldest frame is not at `vpos` of the first segment.  In a queue that is whole two looks are enough, since each segment but
+ * the last holds a frame before put.vpos. */
+static __attribute__((noinline)) int find_frame(struct bri_queue_shm *queue, uint64_t vpos,
+                                                struct bri_segment *ret_segment, struct bri_front *ret_front)
 {
-    return vpos >= bri_segment_end(segment) || bri_frame_kind(bri_frame_at(segment, vpos)) == BRI_FRAME_SKIP;
+    for (int look = 0; look < LOOKS_MOST; look++) {
+        bri_offset head = bri_load_relaxed(&queue->head);
+        if (!bri_segment_read(head, ret_segment))
+            return -EBADMSG;
+        if (vpos < ret_segment->base)
+            vpos = ret_segment->base;
+        if (vpos - ret_segment->base < ret_segment->bytes) {
+            if (!bri_frame_read(ret_segment, vpos, ret_front))
+                return -EBADMSG;
+            if (ret_front->kind != BRI_FRAME_SKIP)
+                return ret_front->kind < BRI_FRAME_SKIP ? 1 : -EBADMSG;
+        }
+        vpos = ret_segment->base + ret_segment->bytes;
+        if (!retire(queue, head))
+            return -EBADMSG;
+    }
+    return -EBADMSG;
 }
 
-struct bri_frame_shm *bri_queue_front(struct bri_queue_shm *queue, struct bri_segment_shm **ret_segment,
-                                      uint64_t *ret_vpos)
+int bri_queue_front(struct bri_queue_shm *queue, struct bri_segment *ret_segment, struct bri_front *ret_front)
 {
     uint64_t vpos = bri_cursor_vpos(&queue->got);
 
@@ -115,21 +147,15 @@ struct bri_frame_shm *bri_queue_front(struct bri_queue_shm *queue, struct bri_se
         uint64_t put = bri_load_acquire(&queue->put.word) >> 1; /* E1 */
         bri_store_relaxed(&queue->put_seen, put);
         if (vpos >= put)
-            return NULL;
+            return 0;
     }
-    struct bri_segment_shm *segment = bri_at(bri_load_relaxed(&queue->head));
-    if (vpos < segment->base)
-        vpos = segment->base;
-    while (is_at_end(segment, vpos)) { /* G2 */
-        segment = retire(queue, segment);
-        vpos = segment->base;
-    }
-    *ret_segment = segment;
-    *ret_vpos = vpos;
-    return bri_frame_at(segment, vpos);
+    if (bri_segment_read(bri_load_relaxed(&queue->head), ret_segment) &&
+        bri_frame_read(ret_segment, vpos, ret_front) && ret_front->kind < BRI_FRAME_SKIP)
+        return 1;
+    return find_frame(queue, vpos, ret_segment, ret_front);
 }
 
-/* ---- blocks of messages ---- */
+/* ---- blocks of large messages ---- */
 
 int bri_message_create(struct bri_queue_shm *queue, uint64_t bytes, struct bri_block_shm **ret_block)
 {
@@ -144,14 +170,24 @@ int bri_message_create(struct bri_queue_shm *queue, uint64_t bytes, struct bri_b
     return 0;
 }
 
-struct bri_block_shm *bri_message_claim(const struct bri_frame_shm *frame)
+struct bri_block_shm *bri_message_find(const struct bri_queue_shm *queue, const struct bri_front *front)
 {
-    struct bri_block_shm *block = bri_block_of(bri_at(frame->message));
+    void *payload = bri_heap_find(bri_read_once(front->frame->message), BRI_KIND_MESSAGE,
+                                  front->bytes == 0 ? 1 : front->bytes);
 
-    bri_check(2, bri_heap_is(bri_at(frame->message), BRI_KIND_MESSAGE));
+    if (payload == NULL)
+        return NULL;
+    struct bri_block_shm *block = bri_block_of(payload);
+    return bri_load_acquire(&block->aux[BRI_AUX_QUEUE]) == bri_offset_of(queue) &&
+                   bri_load_acquire(&block->aux[BRI_AUX_FRAME]) == front->vpos + 1
+               ? block
+               : NULL;
+}
+
+void bri_message_claim(struct bri_block_shm *block)
+{
     bri_block_pass(block, bri_self()); /* G3 */
     bri_fault("queue.get.claimed");
-    return block;
 }
 
 int bri_message_check(const brood_message *message, struct bri_block_shm **ret_block)
@@ -173,17 +209,17 @@ int bri_message_check(const brood_message *message, struct bri_block_shm **ret_b
 
 /* ---- the end of a queue ---- */
 
+/* Of a queue that is damaged, what can be reached; the rest stays as it is until the arena ends. */
 static void empty_frames(struct bri_queue_shm *queue)
 {
-    struct bri_segment_shm *segment;
-    struct bri_frame_shm *frame;
-    uint64_t vpos;
+    struct bri_segment segment;
+    struct bri_front front;
 
-    while ((frame = bri_queue_front(queue, &segment, &vpos)) != NULL) {
-        enum bri_frame kind = bri_frame_kind(frame);
-        uint64_t bytes = bri_frame_bytes(frame);
-        struct bri_block_shm *block = kind == BRI_FRAME_BLOCK ? bri_message_claim(frame) : NULL;
-        bri_cursor_advance(&queue->got, vpos + bri_frame_extent(kind, bytes), 1, bytes);
+    while (bri_queue_front(queue, &segment, &front) == 1) {
+        struct bri_block_shm *block = front.kind == BRI_FRAME_BLOCK ? bri_message_find(queue, &front) : NULL;
+        if (block != NULL)
+            bri_message_claim(block);
+        bri_cursor_advance(&queue->got, front.next, 1, front.bytes);
         bri_fault("queue.empty.taken");
         if (block != NULL)
             bri_heap_free(bri_payload_of(block));
@@ -192,12 +228,11 @@ static void empty_frames(struct bri_queue_shm *queue)
 
 void bri_queue_empty(struct bri_queue_shm *queue)
 {
+    struct bri_segment_shm *segment;
+
     empty_frames(queue);
     bri_store_release(&queue->tail, UINT64_C(0)); /* settle goes by it */
-    for (;;) {
-        struct bri_segment_shm *segment = bri_at(bri_load_relaxed(&queue->head));
-        if (segment == NULL)
-            return;
+    while ((segment = find_segment(queue, bri_load_relaxed(&queue->head))) != NULL) {
         claim_segment(segment);
         bri_fault("queue.empty.claimed");
         bri_store_release(&queue->head, bri_load_relaxed(&segment->next));
@@ -211,9 +246,8 @@ void bri_queue_empty(struct bri_queue_shm *queue)
 /* The queue that a block is bound for; NULL when that does not exist (any more). */
 static struct bri_queue_shm *queue_of(struct bri_block_shm *block)
 {
-    void *queue = bri_at(bri_load_relaxed(&block->aux[BRI_AUX_QUEUE]));
-
-    return queue != NULL && bri_heap_is(queue, BRI_KIND_QUEUE) ? queue : NULL;
+    return bri_heap_find(bri_load_relaxed(&block->aux[BRI_AUX_QUEUE]), BRI_KIND_QUEUE,
+                         sizeof(struct bri_queue_shm));
 }
 
 /* A segment with a name is being linked (its maker holds put_lock: tail stands) or retired (head stands). */
@@ -227,9 +261,9 @@ static int settle_segment(struct bri_block_shm *block, bri_name dead)
     if (queue == NULL)
         return 0;
     bri_offset tail = bri_load_acquire(&queue->tail);
-    if (tail != 0)
-        is_linked = bri_load_acquire(&((struct bri_segment_shm *)bri_at(tail))->next) == at &&
-                    bri_load_acquire(&queue->tail) == tail;
+    const struct bri_segment_shm *last = bri_at_checked(tail, sizeof *last, BRI_CACHE_LINE);
+    if (last != NULL)
+        is_linked = bri_load_acquire(&last->next) == at && bri_load_acquire(&queue->tail) == tail;
     return is_linked || tail == at || bri_load_acquire(&queue->head) == at;
 }
 
