@@ -8,7 +8,7 @@
  *   object.c      what its Python objects share            queue*.c, queue.h  Queue
  *   pickling.c    objects to bytes and back                tally.c            JoinableQueue's count
  *   arena.c       the arena for other programs             memory.c           Memory
- *                                                          pool.h             has the list of the pool's files
+ *   libc.c        seeds, mapped libraries                  pool.h             has the list of the pool's files
  *
  * A part is a function that adds its types and functions to the module; module.c has the table of parts.
  * Of what is global, the table of leases belongs to the process and has a mutex of its own, and the rest is atomic.
@@ -52,6 +52,7 @@ int core_add_flags(PyObject *module);
 int core_add_queue(PyObject *module);
 int core_add_tally(PyObject *module);
 int core_add_memory(PyObject *module);
+int core_add_libc(PyObject *module);
 int core_add_pool(PyObject *module);
 
 /* ---- errors.c ---- */

@@ -24,8 +24,8 @@ static void free_items(brood_message *items, Py_ssize_t count)
     PyMem_Free(items);
 }
 
-static brood_message *make_items(struct pool *pool, struct callable *callable, PyObject *chunks,
-                                 size_t chunk_items)
+static brood_message *make_items(struct pool *pool, struct callable *callable, struct task_origin origin,
+                                 PyObject *chunks)
 {
     Py_ssize_t count = PyList_GET_SIZE(chunks);
     brood_message *items = PyMem_Calloc((size_t)count, sizeof *items);
@@ -34,8 +34,8 @@ static brood_message *make_items(struct pool *pool, struct callable *callable, P
         PyErr_NoMemory();
     for (Py_ssize_t i = 0; items != NULL && i < count; i++) {
         PyObject *chunk = PyList_GetItem(chunks, i);
-        size_t first = (size_t)i * chunk_items;
-        if (chunk == NULL || task_make_item(pool, callable, chunk, first, &items[i]) < 0) {
+        size_t first = (size_t)i * (size_t)origin.chunk_items;
+        if (chunk == NULL || task_make_item(pool, callable, origin, chunk, first, &items[i]) < 0) {
             free_items(items, i);
             return NULL;
         }
@@ -61,22 +61,25 @@ static int offer(struct pool *pool, const brood_message *items, Py_ssize_t count
     return error;
 }
 
-/* submit(callable, chunks, chunk_items, items, ends): a list of what each task is called with; how many of the user's items that is, 0 for a call. */
+/* submit(callable, chunks, chunk_items, items, ends, number): a list of what each task is called with; how many of the user's items that is, 0 for
+ * a call; how they may end; its number in the pool. */
 static PyObject *submit(PyObject *self, PyObject *arguments)
 {
     struct pool *pool = (struct pool *)self;
     PyObject *callable, *chunks;
     Py_ssize_t chunk_items, all_items;
     struct task_ends ends;
+    unsigned long long number;
 
-    if (!PyArg_ParseTuple(arguments, "O!O!nn(III):submit", pool->state->callable_type, &callable,
+    if (!PyArg_ParseTuple(arguments, "O!O!nn(III)K:submit", pool->state->callable_type, &callable,
                           &PyList_Type, &chunks, &chunk_items, &all_items, &ends.item_timeout_ms,
-                          &ends.timeout_ms, &ends.retries) ||
+                          &ends.timeout_ms, &ends.retries, &number) ||
         pool_handle(pool) == NULL)
         return NULL;
     pool_sweep(pool, 0);
     Py_ssize_t count = PyList_GET_SIZE(chunks);
-    brood_message *items = make_items(pool, (struct callable *)callable, chunks, (size_t)chunk_items);
+    struct task_origin origin = {number, (uint64_t)chunk_items};
+    brood_message *items = make_items(pool, (struct callable *)callable, origin, chunks);
     if (items == NULL)
         return NULL;
     struct job *job = (struct job *)PyType_GenericAlloc((PyTypeObject *)pool->state->job_type, 0);
@@ -94,7 +97,7 @@ static PyObject *submit(PyObject *self, PyObject *arguments)
 
 PyMethodDef pool_submit_method = {
     "submit", submit, METH_VARARGS,
-    "submit(callable, chunks, chunk_items, items, ends)\n--\n\nA Job of one task per chunk."};
+    "submit(callable, chunks, chunk_items, items, ends, number)\n--\n\nA Job of one task per chunk."};
 
 /* --- waiting --- */
 
@@ -161,8 +164,7 @@ static PyObject *value(PyObject *self, PyObject *number)
                    (outcome.signal == SIGTERM || outcome.signal == SIGKILL);
     if (error == 0 && ((outcome.kind == BROOD_CANCELLED && !job->is_cancelled) || is_ended))
         blame_pool(job->result, &outcome);
-    return error < 0 ? core_raise(error)
-                     : task_value(job->pool->state, place_of(job, index), &outcome, &reply);
+    return error < 0 ? core_raise(error) : task_value(job->pool, place_of(job, index), &outcome, &reply);
 }
 
 static PyObject *attempts(PyObject *self, PyObject *number)

@@ -52,7 +52,7 @@ static void worker_begins(void *argument)
     struct pool *pool = argument;
 
     PyOS_AfterFork_Child();
-    call_hook(pool->begin);
+    call_hook(pool->hooks[HOOK_BEGIN]);
     task_begin_worker(pool);
 }
 
@@ -60,10 +60,10 @@ static int initialize(void *argument)
 {
     struct pool *pool = argument;
 
-    if (pool->initialize == Py_None)
+    if (pool->hooks[HOOK_INITIALIZE] == Py_None)
         return 0;
     task_end_worker();
-    int error = call_hook(pool->initialize);
+    int error = call_hook(pool->hooks[HOOK_INITIALIZE]);
     task_begin_worker(pool);
     return error < 0 ? 1 : 0;
 }
@@ -71,20 +71,19 @@ static int initialize(void *argument)
 static void worker_ends(void *argument)
 {
     task_end_worker();
-    call_hook(((struct pool *)argument)->end);
+    call_hook(((struct pool *)argument)->hooks[HOOK_END]);
 }
 
-/* start(pool, anchor, supervisor) → pid */
 static int start_supervisor(void *argument, const brood_pool_ticket *ticket)
 {
     struct pool *pool = argument;
     PyGILState_STATE state = PyGILState_Ensure();
-    PyObject *pid = PyObject_CallFunction(pool->start, "KKI", (unsigned long long)ticket->pool,
+    PyObject *pid = PyObject_CallFunction(pool->hooks[HOOK_START], "KKI", (unsigned long long)ticket->pool,
                                           (unsigned long long)ticket->anchor, (unsigned)ticket->supervisor);
     long number = pid != NULL ? PyLong_AsLong(pid) : -1;
 
     if (PyErr_Occurred() && pool->handle != NULL) /* else it is raised by who makes the pool */
-        PyErr_WriteUnraisable(pool->start);
+        PyErr_WriteUnraisable(pool->hooks[HOOK_START]);
     Py_XDECREF(pid);
     PyGILState_Release(state);
     return number > 0 ? (int)number : -EAGAIN;
@@ -100,90 +99,89 @@ static brood_pool_hooks hooks_of(struct pool *pool, int is_owner)
                               .anchor = task_run,
                               .argument = pool};
 
-    if (is_owner && pool->start != Py_None)
+    if (is_owner && pool->hooks[HOOK_START] != Py_None)
         hooks.start_supervisor = start_supervisor;
     return hooks;
 }
 
 /* --- a pool's beginning --- */
 
-static int take_callables(struct pool *pool, PyObject *begin, PyObject *initialize_with, PyObject *end,
-                          PyObject *start, PyObject *rescue)
+/* The first `count` of the hooks; the rest is None. */
+static int take_hooks(struct pool *pool, PyObject *const *hooks, size_t count)
 {
-    PyObject *const all[] = {begin, initialize_with, end, start, rescue};
-
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
-        if (all[i] != Py_None && !PyCallable_Check(all[i])) {
-            PyErr_Format(PyExc_TypeError, "%R is not callable", all[i]);
+    for (size_t i = 0; i < count; i++)
+        if (hooks[i] != Py_None && !PyCallable_Check(hooks[i])) {
+            PyErr_Format(PyExc_TypeError, "%R is not callable", hooks[i]);
             return -1;
         }
-    pool->begin = Py_NewRef(begin);
-    pool->initialize = Py_NewRef(initialize_with);
-    pool->end = Py_NewRef(end);
-    pool->start = Py_NewRef(start);
-    pool->rescue = Py_NewRef(rescue);
+    for (size_t i = 0; i < HOOKS; i++)
+        pool->hooks[i] = Py_NewRef(i < count ? hooks[i] : Py_None);
     pool->keep = PyList_New(0);
     return pool->keep != NULL ? 0 : -1;
 }
 
 static int init(PyObject *self, PyObject *arguments, PyObject *keywords)
 {
-    static char *names[] = {"workers", "tasks_per_worker", "begin",  "initialize", "end",
-                            "start",   "limits",           "rescue", NULL};
+    static char *names[] = {"workers", "tasks_per_worker", "begin",    "initialize",
+                            "end",     "seed_item",        "stack_of", "start",
+                            "rescue",  "limits",           NULL};
     struct pool *pool = (struct pool *)self;
     unsigned workers, tasks;
-    PyObject *begin, *initialize_with, *end, *start, *rescue;
+    PyObject *hooks[HOOKS];
     unsigned long long max_memory;
     unsigned max_cpu, max_files, grace_ms;
     int soft_signal;
 
-    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "IIOOOO(KIIIi)O:Pool", names, &workers, &tasks,
-                                     &begin, &initialize_with, &end, &start, &max_memory, &max_cpu,
-                                     &max_files, &grace_ms, &soft_signal, &rescue))
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "IIOOOOOOO(KIIIi):Pool", names, &workers, &tasks,
+                                     &hooks[HOOK_BEGIN], &hooks[HOOK_INITIALIZE], &hooks[HOOK_END],
+                                     &hooks[HOOK_SEED], &hooks[HOOK_STACK], &hooks[HOOK_START],
+                                     &hooks[HOOK_RESCUE], &max_memory, &max_cpu, &max_files, &grace_ms,
+                                     &soft_signal))
         return -1;
-    if (pool->begin != NULL) {
+    if (pool->keep != NULL) {
         PyErr_SetString(PyExc_RuntimeError, "the pool was made already");
         return -1;
     }
     pool->state = core_state_of(self);
-    if (pool->state == NULL || take_callables(pool, begin, initialize_with, end, start, rescue) < 0)
+    if (pool->state == NULL || take_hooks(pool, hooks, HOOKS) < 0)
         return -1;
-    brood_pool_hooks hooks = hooks_of(pool, 1);
+    brood_pool_hooks of_core = hooks_of(pool, 1);
     int error = brood_pool_create(
         BROOD_POOL_OPTIONS(.workers = workers, .tasks_per_worker = tasks, .max_memory_bytes = max_memory,
                            .max_cpu_seconds = max_cpu, .max_open_files = max_files, .grace_ms = grace_ms,
                            .soft_signal = soft_signal, .in_background = 1, .initializer = initialize,
-                           .initializer_argument = pool, .hooks = &hooks),
+                           .initializer_argument = pool, .hooks = &of_core),
         &pool->handle);
     if (error < 0)
         pool_raise(pool->state, error);
     return error < 0 ? -1 : 0;
 }
 
-/* supervise(pool, anchor, supervisor, begin, initialize, end): in a process that was exec'd; does not return. */
+/* supervise(pool, anchor, supervisor, begin, initialize, end, seed_item): in a process that was exec'd; does not return. */
 static PyObject *supervise(PyObject *type, PyObject *arguments)
 {
     unsigned long long pool_at, anchor;
     unsigned supervisor;
-    PyObject *begin, *initialize_with, *end;
+    PyObject *hooks[HOOKS_OF_WORKERS];
 
-    if (!PyArg_ParseTuple(arguments, "KKIOOO:_supervise", &pool_at, &anchor, &supervisor, &begin,
-                          &initialize_with, &end))
+    if (!PyArg_ParseTuple(arguments, "KKIOOOO:_supervise", &pool_at, &anchor, &supervisor, &hooks[HOOK_BEGIN],
+                          &hooks[HOOK_INITIALIZE], &hooks[HOOK_END], &hooks[HOOK_SEED]))
         return NULL;
     struct pool *pool = (struct pool *)((PyTypeObject *)type)->tp_alloc((PyTypeObject *)type, 0);
     if (pool == NULL)
         return NULL;
     pool->state = core_state_of((PyObject *)pool);
-    if (pool->state == NULL || take_callables(pool, begin, initialize_with, end, Py_None, Py_None) < 0) {
+    if (pool->state == NULL || take_hooks(pool, hooks, HOOKS_OF_WORKERS) < 0) {
         Py_DECREF(pool);
         return NULL;
     }
-    brood_pool_hooks hooks = hooks_of(pool, 0);
+    brood_pool_hooks of_core = hooks_of(pool, 0);
     brood_pool_ticket ticket = {
         .size = sizeof ticket, .pool = pool_at, .anchor = anchor, .supervisor = supervisor};
     PyOS_BeforeFork();
     int error = brood_pool_supervise(
-        &ticket, BROOD_POOL_OPTIONS(.initializer = initialize, .initializer_argument = pool, .hooks = &hooks),
+        &ticket,
+        BROOD_POOL_OPTIONS(.initializer = initialize, .initializer_argument = pool, .hooks = &of_core),
         task_run);
     PyOS_AfterFork_Parent();
     Py_DECREF(pool);
@@ -413,11 +411,8 @@ static int traverse(PyObject *self, visitproc visit, void *arg)
     struct pool *pool = (struct pool *)self;
 
     Py_VISIT(Py_TYPE(self));
-    Py_VISIT(pool->begin);
-    Py_VISIT(pool->initialize);
-    Py_VISIT(pool->end);
-    Py_VISIT(pool->start);
-    Py_VISIT(pool->rescue);
+    for (size_t i = 0; i < HOOKS; i++)
+        Py_VISIT(pool->hooks[i]);
     Py_VISIT(pool->keep);
     return 0;
 }
@@ -426,11 +421,8 @@ static int clear(PyObject *self)
 {
     struct pool *pool = (struct pool *)self;
 
-    Py_CLEAR(pool->begin);
-    Py_CLEAR(pool->initialize);
-    Py_CLEAR(pool->end);
-    Py_CLEAR(pool->start);
-    Py_CLEAR(pool->rescue);
+    for (size_t i = 0; i < HOOKS; i++)
+        Py_CLEAR(pool->hooks[i]);
     Py_CLEAR(pool->keep);
     return 0;
 }
@@ -461,16 +453,17 @@ static PyMethodDef methods[] = {
     {"sleep", sleep_until, METH_VARARGS,
      "sleep(key, timeout)\n--\n\nWaits for the end of a job since the key was given."},
     {"_supervise", supervise, METH_VARARGS | METH_CLASS,
-     "_supervise(pool, anchor, supervisor, begin, initialize, end)\n--\n\nIs the supervisor; does not "
-     "return."},
+     "_supervise(pool, anchor, supervisor, begin, initialize, end, seed_item)\n--\n\nIs the supervisor; does "
+     "not return."},
     {NULL, NULL, 0, NULL}, /* submit */
     {NULL, NULL, 0, NULL}, /* imap */
     {NULL, NULL, 0, NULL},
 };
 
 static PyType_Slot slots[] = {
-    {Py_tp_doc, "Pool(workers, tasks_per_worker, begin, initialize, end, start, limits, rescue)\n--\n\nA "
-                "pool of the core."},
+    {Py_tp_doc, "Pool(workers, tasks_per_worker, begin, initialize, end, seed_item, stack_of, start, rescue, "
+                "limits)\n--\n\n"
+                "A pool of the core."},
     {Py_tp_init, init},
     {Py_tp_methods, methods},
     {Py_tp_traverse, traverse},
@@ -535,5 +528,5 @@ int core_add_pool(PyObject *module)
         core_add_type(module, &spec, &state->pool_type) < 0 ||
         core_add_type(module, &callable_spec, &state->callable_type) < 0)
         return -1;
-    return pool_add_job(module) < 0 ? -1 : pool_add_stream(module);
+    return pool_add_job(module) < 0 || pool_add_stream(module) < 0 ? -1 : pool_add_crash(module);
 }

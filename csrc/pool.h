@@ -4,6 +4,7 @@
  *
  *   pool.c   Pool: the owner's side, and the hooks around forks      job.c    Job: what was submitted, and its replies
  *   task.c   what a worker does with an item                         stream.c Stream: imap
+ *   crash.c  how a worker that crashes leaves its Python stack
  *
  * A task is one chunk of calls.  Its item is a header, the pickled callable (or where in the arena it lies) and the pickled arguments; its reply is
  * one byte, enum task_reply, one byte, how often it was begun here (255: or more often), and a pickle.
@@ -29,10 +30,17 @@ struct task_ends {
 };
 
 struct task_header {
-    uint64_t serial;     /* of the callable; 0: not to be kept from one task to the next */
-    uint64_t blob;       /* address in the arena of the pickled callable; 0: it follows the header */
-    uint32_t call_bytes; /* of the pickled callable */
-    uint32_t mode;
+    uint64_t serial;      /* of the callable; 0: not to be kept from one task to the next */
+    uint64_t blob;        /* address in the arena of the pickled callable; 0: it follows the header */
+    uint32_t call_bytes;  /* of the pickled callable */
+    uint32_t mode;        /* enum task_mode */
+    uint64_t job;         /* its number in the pool, from 0; seeds of random numbers depend on it */
+    uint64_t chunk_items; /* of the user's, per task; 0: a call */
+};
+
+/* Of which job the items are, as the header has it. */
+struct task_origin {
+    uint64_t job, chunk_items;
 };
 
 /* What is submitted over and over: a callable, pickled once. */
@@ -41,9 +49,22 @@ struct callable {
     struct task_header header;
 };
 
+/* What Python does for a pool: callables, or None. */
+enum pool_hook {
+    HOOK_BEGIN,      /* in a worker: begin(), initialize() and end(), at their times */
+    HOOK_INITIALIZE, /* False: the pool is broken */
+    HOOK_END,
+    HOOK_SEED, /* in a worker: seed_item(job, index), before each call of the user's */
+    HOOKS_OF_WORKERS,
+    HOOK_STACK = HOOKS_OF_WORKERS, /* in the owner: stack_of(pid), a text or None, of a worker that died */
+    HOOK_START, /* in the owner: start(pool, anchor, supervisor), the pid.  None: workers are forked from the owner */
+    HOOK_RESCUE, /* in the owner: rescue(arguments, mode, first item, error), their pickle where plain pickle fails */
+    HOOKS
+};
+
 struct pool {
-    PyObject_HEAD brood_pool *handle;                    /* NULL: destroyed, or not made yet */
-    PyObject *begin, *initialize, *end, *start, *rescue; /* callables or None */
+    PyObject_HEAD brood_pool *handle; /* NULL: destroyed, or not made yet */
+    PyObject *hooks[HOOKS];           /* NULL: not made yet */
     struct core_state *state;         /* of the module; workers need it without a way to look it up */
     char is_terminated;               /* by its owner: deaths by the signals of that are its doing */
     struct left_behind *_Atomic left; /* jobs that were dropped before they were done */
@@ -69,8 +90,8 @@ brood_pool *pool_handle(struct pool *pool);
 PyObject *pool_raise(struct core_state *state, int error);
 
 /* The item for `arguments`, which begin with the user's item `first`, in memory of PyMem; 0 or -1 with an exception. */
-int task_make_item(struct pool *pool, struct callable *callable, PyObject *arguments, size_t first,
-                   brood_message *ret_item);
+int task_make_item(struct pool *pool, const struct callable *callable, struct task_origin origin,
+                   PyObject *arguments, size_t first, brood_message *ret_item);
 
 /* The one task function of all Python pools. */
 int task_run(brood_task *task, const void *item, void *result);
@@ -91,10 +112,11 @@ struct task_place {
 };
 
 /* The value of a task from its outcome and reply; NULL with the exception of the task, or of its loss. */
-PyObject *task_value(struct core_state *state, struct task_place place, const brood_outcome *outcome,
+PyObject *task_value(struct pool *pool, struct task_place place, const brood_outcome *outcome,
                      const brood_message *reply);
 
 int pool_add_job(PyObject *module);
 int pool_add_stream(PyObject *module);
+int pool_add_crash(PyObject *module);
 
 #endif

@@ -10,7 +10,7 @@ struct stream {
     PyObject *callable;
     PyObject *chunks; /* iterator; NULL once it has ended */
     PyObject *error;  /* what it raised: comes after the results before it */
-    size_t chunk_items;
+    struct task_origin origin;
     size_t made;        /* of the user's items, how many are in chunks */
     brood_message item; /* the latest, which the core has copied when it asks for the next */
     brood_stream *stream;
@@ -22,9 +22,9 @@ static int make_next_item(struct stream *stream)
 
     PyMem_Free(stream->item.data);
     stream->item.data = NULL;
-    if (chunk != NULL && task_make_item(stream->pool, (struct callable *)stream->callable, chunk,
-                                        stream->made, &stream->item) == 0) {
-        stream->made += stream->chunk_items;
+    if (chunk != NULL && task_make_item(stream->pool, (struct callable *)stream->callable, stream->origin,
+                                        chunk, stream->made, &stream->item) == 0) {
+        stream->made += (size_t)stream->origin.chunk_items;
         Py_DECREF(chunk);
         return 1;
     }
@@ -49,18 +49,19 @@ static int give_next(void *argument, brood_message *ret_item)
     return given;
 }
 
-/* imap(callable, chunks, in_order, max_items, chunk_items, ends) */
+/* imap(callable, chunks, in_order, max_items, chunk_items, ends, number) */
 static PyObject *imap(PyObject *self, PyObject *arguments)
 {
     struct pool *pool = (struct pool *)self;
     PyObject *callable, *chunks;
     Py_ssize_t max_items, chunk_items;
     struct task_ends ends;
+    unsigned long long number;
     int in_order, error;
 
-    if (!PyArg_ParseTuple(arguments, "O!Opnn(III):imap", pool->state->callable_type, &callable, &chunks,
+    if (!PyArg_ParseTuple(arguments, "O!Opnn(III)K:imap", pool->state->callable_type, &callable, &chunks,
                           &in_order, &max_items, &chunk_items, &ends.item_timeout_ms, &ends.timeout_ms,
-                          &ends.retries) ||
+                          &ends.retries, &number) ||
         pool_handle(pool) == NULL)
         return NULL;
     pool_sweep(pool, 0);
@@ -69,7 +70,7 @@ static PyObject *imap(PyObject *self, PyObject *arguments)
         return NULL;
     stream->pool = (struct pool *)Py_NewRef(self);
     stream->callable = Py_NewRef(callable);
-    stream->chunk_items = (size_t)chunk_items;
+    stream->origin = (struct task_origin){number, (uint64_t)chunk_items};
     stream->chunks = PyObject_GetIter(chunks);
     brood_pool *handle = pool->handle;
     const brood_imap_options options = {.size = sizeof options,
@@ -90,9 +91,10 @@ static PyObject *imap(PyObject *self, PyObject *arguments)
     return (PyObject *)stream;
 }
 
-PyMethodDef pool_imap_method = {"imap", imap, METH_VARARGS,
-                                "imap(callable, chunks, in_order, max_items, chunk_items, ends)\n--\n\nA "
-                                "Stream over an iterable of chunks."};
+PyMethodDef pool_imap_method = {
+    "imap", imap, METH_VARARGS,
+    "imap(callable, chunks, in_order, max_items, chunk_items, ends, number)\n--\n\nA "
+    "Stream over an iterable of chunks."};
 
 struct asking {
     struct stream *stream;
@@ -101,7 +103,9 @@ struct asking {
 
 static struct task_place place_of(const struct asking *asking)
 {
-    return (struct task_place){asking->item.index * asking->stream->chunk_items, asking->stream->chunk_items};
+    size_t chunk_items = asking->stream->origin.chunk_items;
+
+    return (struct task_place){asking->item.index * chunk_items, chunk_items};
 }
 
 static int step_next(void *argument, int64_t deadline)
@@ -132,8 +136,7 @@ static PyObject *next(PyObject *self, PyObject *timeout)
         return NULL;
     int got = core_wait(step_next, &asking, deadline);
     if (got > 0)
-        return task_value(asking.stream->pool->state, place_of(&asking), &asking.item.outcome,
-                          &asking.item.reply);
+        return task_value(asking.stream->pool, place_of(&asking), &asking.item.outcome, &asking.item.reply);
     if (got == -EINTR)
         return NULL;
     if (got == -ETIMEDOUT)

@@ -37,35 +37,39 @@ static int pickle_arguments(struct pool *pool, unsigned mode, PyObject *argument
 {
     if (core_pickle_make(pool->state, arguments, ret_pickle) == 0)
         return 0;
-    if (pool->rescue == Py_None || !PyErr_ExceptionMatches(PyExc_Exception))
+    if (pool->hooks[HOOK_RESCUE] == Py_None || !PyErr_ExceptionMatches(PyExc_Exception))
         return -1;
     PyObject *error = core_take_error();
-    PyObject *bytes = PyObject_CallFunction(pool->rescue, "OInO", arguments, mode, (Py_ssize_t)first, error);
+    PyObject *bytes =
+        PyObject_CallFunction(pool->hooks[HOOK_RESCUE], "OInO", arguments, mode, (Py_ssize_t)first, error);
     Py_DECREF(error);
     if (bytes == NULL)
         return -1;
     return core_pickle_take(bytes, ret_pickle);
 }
 
-int task_make_item(struct pool *pool, struct callable *callable, PyObject *arguments, size_t first,
-                   brood_message *ret_item)
+int task_make_item(struct pool *pool, const struct callable *callable, struct task_origin origin,
+                   PyObject *arguments, size_t first, brood_message *ret_item)
 {
     struct core_pickle pickle;
+    struct task_header header = callable->header;
 
     if (pickle_arguments(pool, callable->header.mode, arguments, first, &pickle) < 0)
         return -1;
-    size_t inline_bytes = callable->header.blob != 0 ? 0 : callable->header.call_bytes;
-    size_t bytes = sizeof callable->header + inline_bytes + pickle.bytes;
+    header.job = origin.job;
+    header.chunk_items = origin.chunk_items;
+    size_t inline_bytes = header.blob != 0 ? 0 : header.call_bytes;
+    size_t bytes = sizeof header + inline_bytes + pickle.bytes;
     char *item = PyMem_Malloc(bytes);
     if (item == NULL) {
         core_pickle_free(&pickle);
         PyErr_NoMemory();
         return -1;
     }
-    memcpy(item, &callable->header, sizeof callable->header);
+    memcpy(item, &header, sizeof header);
     if (inline_bytes > 0)
-        memcpy(item + sizeof callable->header, PyBytes_AS_STRING(callable->pickled), inline_bytes);
-    memcpy(item + sizeof callable->header + inline_bytes, pickle.data, pickle.bytes);
+        memcpy(item + sizeof header, PyBytes_AS_STRING(callable->pickled), inline_bytes);
+    memcpy(item + sizeof header + inline_bytes, pickle.data, pickle.bytes);
     core_pickle_free(&pickle);
     *ret_item = (brood_message){item, bytes};
     return 0;
@@ -96,11 +100,24 @@ static PyObject *load_arguments(const struct task_header *header, size_t item_by
 
 /* --- running --- */
 
-static PyObject *call_once(PyObject *callable, PyObject *arguments)
+/* In a pool with a seed: what is drawn at random depends on the seed, the job and the item alone. */
+static int seed_item(const struct task_header *header, uint64_t index)
+{
+    PyObject *hook = worker.pool->hooks[HOOK_SEED];
+
+    if (hook == Py_None)
+        return 0;
+    PyObject *done =
+        PyObject_CallFunction(hook, "KK", (unsigned long long)header->job, (unsigned long long)index);
+    Py_XDECREF(done);
+    return done != NULL ? 0 : -1;
+}
+
+static PyObject *call_once(const struct task_header *header, PyObject *callable, PyObject *arguments)
 {
     PyObject *args, *kwds;
 
-    if (!PyArg_ParseTuple(arguments, "OO", &args, &kwds))
+    if (!PyArg_ParseTuple(arguments, "OO", &args, &kwds) || seed_item(header, 0) < 0)
         return NULL;
     if (PyTuple_CheckExact(args) && (kwds == Py_None || PyDict_CheckExact(kwds)))
         return PyObject_Call(callable, args, kwds == Py_None ? NULL : kwds);
@@ -121,16 +138,24 @@ static PyObject *call_starred(PyObject *callable, PyObject *argument)
     return value;
 }
 
-/* *ret_position: which of them failed. */
-static PyObject *call_each(PyObject *callable, PyObject *arguments, int starred, Py_ssize_t *ret_position)
+static PyObject *call_one(const struct task_header *header, PyObject *callable, PyObject *argument,
+                          uint64_t index)
+{
+    if (seed_item(header, index) < 0)
+        return NULL;
+    return header->mode == TASK_STARMAP ? call_starred(callable, argument)
+                                        : PyObject_CallOneArg(callable, argument);
+}
+
+/* first: the index of the first of them.  *ret_position: which of them failed. */
+static PyObject *call_each(const struct task_header *header, PyObject *callable, PyObject *arguments,
+                           uint64_t first, Py_ssize_t *ret_position)
 {
     Py_ssize_t count = PyTuple_GET_SIZE(arguments);
     PyObject *values = PyList_New(count);
 
     for (Py_ssize_t i = 0; values != NULL && i < count; i++) {
-        PyObject *argument = PyTuple_GET_ITEM(arguments, i);
-        PyObject *value =
-            starred ? call_starred(callable, argument) : PyObject_CallOneArg(callable, argument);
+        PyObject *value = call_one(header, callable, PyTuple_GET_ITEM(arguments, i), first + (uint64_t)i);
         if (value == NULL) {
             *ret_position = i;
             Py_CLEAR(values);
@@ -141,17 +166,18 @@ static PyObject *call_each(PyObject *callable, PyObject *arguments, int starred,
     return values;
 }
 
-static PyObject *run(const struct task_header *header, size_t item_bytes, Py_ssize_t *ret_position)
+static PyObject *run(const brood_task *task, const struct task_header *header, Py_ssize_t *ret_position)
 {
     PyObject *callable = load_callable(header), *value = NULL;
-    PyObject *arguments = callable != NULL ? load_arguments(header, item_bytes) : NULL;
+    PyObject *arguments = callable != NULL ? load_arguments(header, brood_task_item_bytes(task)) : NULL;
 
     if (arguments != NULL && !PyTuple_Check(arguments))
         PyErr_SetString(PyExc_SystemError, "the arguments of a task are no tuple");
     else if (arguments != NULL && header->mode == TASK_CALL)
-        value = call_once(callable, arguments);
+        value = call_once(header, callable, arguments);
     else if (arguments != NULL)
-        value = call_each(callable, arguments, header->mode == TASK_STARMAP, ret_position);
+        value = call_each(header, callable, arguments, brood_task_index(task) * header->chunk_items,
+                          ret_position);
     Py_XDECREF(callable);
     Py_XDECREF(arguments);
     return value;
@@ -220,7 +246,7 @@ int task_run(brood_task *task, const void *item, void *result)
     PyEval_RestoreThread(worker.thread);
     worker.attempts = 1;
     worker.task = task;
-    PyObject *value = run(item, brood_task_item_bytes(task), &position);
+    PyObject *value = run(task, item, &position);
     if (value == NULL)
         code = reply_with_error(task, NULL, position);
     else if (reply_with_value(task, value) < 0)
@@ -268,14 +294,14 @@ int task_attempts(const brood_outcome *outcome, const brood_message *reply)
     return outcome->attempts > 0 ? outcome->attempts - 1 + here : 0;
 }
 
-/* helper(pickled error or None, first item, how many, kind, code, pid, signal, exit code, cause, attempts, text) → exception. */
-static void raise_failure(struct core_state *state, struct task_place place, const brood_outcome *outcome,
+/* helper(pickled error or None, first item, how many, kind, code, pid, signal, exit code, cause, attempts, text, stack_of) → exception. */
+static void raise_failure(struct pool *pool, struct task_place place, const brood_outcome *outcome,
                           PyObject *packed)
 {
     PyObject *exception = PyObject_CallFunction(
-        state->unpack_error, "Onniiiiiiiz", packed, (Py_ssize_t)place.first, (Py_ssize_t)place.size,
+        pool->state->unpack_error, "OnniiiiiiizO", packed, (Py_ssize_t)place.first, (Py_ssize_t)place.size,
         outcome->kind, outcome->code, outcome->pid, outcome->signal, outcome->exit_code, outcome->cause,
-        outcome->attempts, outcome->text);
+        outcome->attempts, outcome->text, pool->hooks[HOOK_STACK]);
 
     if (exception != NULL && PyExceptionInstance_Check(exception))
         PyErr_SetObject((PyObject *)Py_TYPE(exception), exception);
@@ -301,19 +327,19 @@ static PyObject *load_value(struct core_state *state, struct task_place place, c
     return NULL;
 }
 
-PyObject *task_value(struct core_state *state, struct task_place place, const brood_outcome *outcome,
+PyObject *task_value(struct pool *pool, struct task_place place, const brood_outcome *outcome,
                      const brood_message *reply)
 {
     const char *bytes = reply->data;
     int has_reply = outcome->kind == BROOD_VALUE && reply->bytes >= TASK_REPLY_HEAD;
 
     if (has_reply && bytes[0] == TASK_VALUE)
-        return load_value(state, place, bytes + TASK_REPLY_HEAD, reply->bytes - TASK_REPLY_HEAD);
+        return load_value(pool->state, place, bytes + TASK_REPLY_HEAD, reply->bytes - TASK_REPLY_HEAD);
     PyObject *packed = has_reply ? PyBytes_FromStringAndSize(bytes + TASK_REPLY_HEAD,
                                                              (Py_ssize_t)reply->bytes - TASK_REPLY_HEAD)
                                  : Py_NewRef(Py_None);
     if (packed != NULL)
-        raise_failure(state, place, outcome, packed);
+        raise_failure(pool, place, outcome, packed);
     Py_XDECREF(packed);
     return NULL;
 }

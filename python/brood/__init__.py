@@ -17,7 +17,7 @@ __version__ = "0.1.0"
 # What brood adds to multiprocessing's names, and the module of each.
 _OWN = {
     "install": "_install", "WorkerDied": "_errors", "PoolBroken": "_errors", "TaskError": "_errors",
-    "TaskTimeout": "_ends",
+    "TaskTimeout": "_ends", "task_seed": "_random",
     "ArenaTicket": "_arena", "arena_ticket": "_arena", "attach": "_arena",
 }
 

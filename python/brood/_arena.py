@@ -89,24 +89,32 @@ def _is_ours(fd: int) -> bool:
 
 
 class Passport:
-    """The first thing an exec'd child unpickles: the arena, the start method, and whether brood is installed."""
+    """The first thing an exec'd child unpickles: the arena, the start method, and whether brood is installed.
 
-    def __init__(self, start_method: str | None):
+    environment: variables that the child is to have before it imports anything of the program's.
+    """
+
+    def __init__(self, start_method: str | None, environment: dict[str, str]):
         self._start_method = start_method
+        self._environment = environment
 
     def __reduce__(self) -> Any:
         """Pickle while a process is being started: the descriptor is handed on with it."""
         from .reduction import DupFd
 
         fd, base, window_bytes = _core.arena_ticket()
-        return _admit, (DupFd(fd), base, window_bytes, self._start_method, _std.installed())
+        return _admit, (DupFd(fd), base, window_bytes, self._start_method, _std.installed(), self._environment)
 
 
-def _admit(handle: DupFd, base: int, window_bytes: int, start_method: str | None, installed: bool) -> None:
+def _admit(
+    handle: DupFd, base: int, window_bytes: int, start_method: str | None, installed: bool, environment: dict[str, str]
+) -> None:
     """In the child."""
-    from . import context
+    from . import _random, context, util
     from ._install import install
 
+    os.environ.update(environment)
+    _random.diverge()
     if installed:
         install()
     attach_and_close(handle.detach(), base, window_bytes)

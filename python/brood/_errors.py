@@ -11,7 +11,7 @@ from multiprocessing.context import ProcessError
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
-from . import _core
+from . import _core, _stacks
 from ._ends import Limits, TaskTimeout
 from ._std_pool import ExceptionWithTraceback, MaybeEncodingError, RemoteTraceback
 
@@ -40,6 +40,7 @@ class WorkerDied(ProcessError):
         cause: why, where there is evidence: "cpu" (more than the pool's max_cpu_seconds), "memory" (near its
             max_memory_per_worker), "oom" (likely the kernel's OOM killer); else None.
         attempts: how often the task was begun, and has killed its worker: more than once with ``retries``.
+        stack: its Python stack, if it crashed (SIGSEGV, SIGABRT, SIGFPE, SIGBUS, SIGILL); else None.
     """
 
     index: int
@@ -47,6 +48,7 @@ class WorkerDied(ProcessError):
     pid: int | None
     signal: int
     exit_code: int | None
+    stack: str | None = None
 
     def __init__(
         self, text: str, index: int = 0, pid: int | None = None, signal: int = 0, exit_code: int | None = None,
@@ -128,9 +130,18 @@ def _told(first: int, size: int, text: str) -> str:
     return f"{_place(first, size)}: {what}"
 
 
+def _with_stack(error: WorkerDied, stack_of: Callable[[int], str | None] | None) -> WorkerDied:
+    """The error, with the stack that a worker that crashed has left."""
+    if stack_of is not None and error.pid is not None and error.signal in _stacks.SIGNALS:
+        error.stack = stack_of(error.pid)
+        if error.stack:
+            error.add_note(f"The Python stack of the worker when it crashed:\n{error.stack}")
+    return error
+
+
 def unpack(
     packed: bytes | None, first: int, size: int, kind: int, code: int, pid: int, signal: int, exit_code: int, cause: int,
-    attempts: int, text: str | None,
+    attempts: int, text: str | None, stack_of: Callable[[int], str | None] | None,
 ) -> BaseException:
     """In the owner: the exception for a task that has no value."""
     if packed is not None:
@@ -144,8 +155,9 @@ def unpack(
         _note(error, first, size, position, pid)
         return error
     if kind == _DIED:
-        return WorkerDied(_told(first, size, text or ""), first, pid, signal, exit_code if exit_code >= 0 else None,
+        died = WorkerDied(_told(first, size, text or ""), first, pid, signal, exit_code if exit_code >= 0 else None,
                           max(size, 1), _CAUSES[cause], attempts)
+        return _with_stack(died, stack_of)
     if kind == _TIMED_OUT:
         return TaskTimeout(_told(first, size, text or ""))
     if kind == _CANCELLED:

@@ -46,6 +46,7 @@ from .context import BroodContext, _default_context
 from ._arena import ArenaTicket as ArenaTicket, arena_ticket as arena_ticket, attach as attach
 from ._ends import TaskTimeout as TaskTimeout
 from ._errors import PoolBroken as PoolBroken, TaskError as TaskError, WorkerDied as WorkerDied
+from ._random import task_seed as task_seed
 
 def get_context(method: str | None = None) -> BroodContext: ...
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from multiprocessing import process as _process, util as _util
 from typing import Any, NoReturn
 
-from . import _core, _ends, _errors, _route, _travel
+from . import _core, _ends, _equipment, _errors, _route, _travel
 
 __all__: list[str] = []
 
@@ -39,11 +39,12 @@ class Life:
 
     def __init__(
         self, method: str, initializer: Callable[..., object] | None, initargs: tuple[Any, ...], route: _route.Route | None,
-        limits: _ends.Limits,
+        limits: _ends.Limits, kit: _equipment.Kit,
     ) -> None:
         self.method = method
         self._route = route
         self._limits = limits
+        self.kit = kit
         self.owner_pid = os.getpid()
         self.owner_name = process.current_process().name
         self._initializer = initializer
@@ -63,6 +64,7 @@ class Life:
         _route.enter(self._route)
         _ends.begin_worker()
         _errors.begin_worker(self._limits)
+        self.kit.begin()
 
     def initialize(self) -> bool:
         """Call the user's initializer; False when it fails."""
@@ -119,6 +121,7 @@ class Starter:
         self._started = [one for one in self._started if one.is_alive()]
         template = self._context.Process(target=_supervise, args=(self._life, pool, anchor, supervisor),
                                          name="PoolTemplate", daemon=True)
+        template._brood_environment = self._life.kit.environment
         current = process.current_process()
         daemon = current._config.pop("daemon", None)  # pools nest: a worker may have a template of its own
         try:
@@ -133,4 +136,5 @@ class Starter:
 
 def _supervise(life: Life, pool: int, anchor: int, supervisor: int) -> NoReturn:
     """In the template: never returns."""
-    _core.Pool._supervise(pool, anchor, supervisor, life.begin, life.initialize, life.end)
+    life.kit.prepare()
+    _core.Pool._supervise(pool, anchor, supervisor, life.begin, life.initialize, life.end, life.kit.seed_item)

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
         set_spawning_popen as set_spawning_popen,
     )
 
-    from . import managers, pool, queues, synchronize
+    from typing import Unpack
+
+    from . import _equipment, managers, pool, queues, synchronize
 else:
     _real = _std.load("context")
     # One thread-local for both worlds: an object that is pickled asks here whether a process is being started.
@@ -132,7 +134,7 @@ class BroodContext(BaseContext):
         initializer: Callable[..., object] | None = None,
         initargs: Iterable[Any] = (),
         maxtasksperchild: int | None = None,
-        **options: Any,
+        **options: Unpack[_equipment.Options],
     ) -> pool.Pool:
         """Return a pool of worker processes; ``options`` are what ``brood.pool.Pool`` adds."""
         from .pool import Pool

@@ -15,18 +15,22 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from multiprocessing import util
 from multiprocessing.context import TimeoutError
 from types import TracebackType
-from typing import Any, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from ._std_pool import (
     CLOSE, INIT, RUN, TERMINATE, ExceptionWithTraceback, MaybeEncodingError, RemoteTraceback, ThreadPool, mapstar,
     rebuild_exc, starmapstar, worker)
 
-from . import _arguments, _core, _ends, _route, _travel, _worker
+from . import _arguments, _core, _ends, _equipment, _route, _travel, _worker
 from ._ends import Ends, TaskTimeout
 from ._errors import PoolBroken, WorkerDied
 from ._results import (
     ApplyResult as ApplyResult, AsyncResult as AsyncResult, CallbackThread, IMapIterator as IMapIterator,
     IMapUnorderedIterator as IMapUnorderedIterator, MapResult as MapResult)
+
+if TYPE_CHECKING:
+    from logging import Logger
+    from typing import Literal
 
 __all__ = ["Pool", "ThreadPool", "TaskTimeout", "WorkerDied", "PoolBroken"]
 
@@ -93,6 +97,15 @@ class Pool:
         max_open_files: descriptors of a worker: OSError beyond it.
         grace: seconds between the steps when a task or the pool is ended: TaskTimeout in the task, SIGTERM, SIGKILL;
             default 0.5.
+        logging: True: records that workers log are handled by this process's handlers, in a thread, and all of them by
+            the time that join or terminate returns.  A level (or its name): those of at least that level.  A logger:
+            its own, and those of loggers below it.
+        faulthandler: whether a worker that crashes leaves its Python stack in WorkerDied.
+        threads_per_worker: how many threads BLAS and OpenMP may have in each worker.  "auto": all workers' together are
+            no more than ``brood.cpu_count()``, but what the environment says (OMP_NUM_THREADS and the like) stays.
+            None: they are left alone.
+        seed: an int: what tasks draw from `random`, NumPy's global generator and libc's rand depends on it, on the
+            number of the job in the pool and the index of the item, and on nothing else; so does ``brood.task_seed()``.
 
     The calls take keyword arguments that say how they may end before they are done, and begin again: see Ends.
 
@@ -111,6 +124,10 @@ class Pool:
         max_cpu_seconds: int | None = None,
         max_open_files: int | None = None,
         grace: float | None = None,
+        logging: bool | int | str | Logger | None = None,
+        faulthandler: bool = True,
+        threads_per_worker: int | Literal["auto"] | None = "auto",
+        seed: int | None = None,
     ) -> None:
         self._state = INIT
         self._limits = _ends.Limits.of(max_memory_per_worker, max_cpu_seconds, max_open_files, grace)
@@ -126,9 +143,11 @@ class Pool:
         self._callbacks: CallbackThread | None = None
         self._last: tuple[Callable[..., Any], int, _core.Callable] | None = None
         self._lock = threading.Lock()
+        self._jobs = itertools.count()
+        self._equipment = _equipment.Equipment(self._processes, logging, faulthandler, threads_per_worker, seed)
         self._core = self._make_core(initializer, initargs, maxtasksperchild or 0)
         self._pool = [_WorkerView(self._core, index) for index in range(self._processes)]
-        self._terminate = util.Finalize(self, _destroy, args=(self._core,), exitpriority=15)
+        self._terminate = util.Finalize(self, _destroy, args=(self._core, self._equipment), exitpriority=15)
         self._state = RUN
 
     # ---- start ----
@@ -151,11 +170,15 @@ class Pool:
 
     def _make_core(self, initializer: Callable[..., object] | None, initargs: Iterable[Any], tasks: int) -> _core.Pool:
         route = self._sender.route if self._sender is not None else None
-        self._life = life = _worker.Life(_method_of(self._ctx), initializer, () if initializer is None else tuple(initargs), route, self._limits)
+        kit = self._equipment.kit
+        self._life = life = _worker.Life(
+            _method_of(self._ctx), initializer, () if initializer is None else tuple(initargs), route, self._limits, kit)
+        if life.method == "fork":
+            kit.prepare()
         start = _worker.Starter(self._ctx, life) if life.method != "fork" else None
         return _core.Pool(
-            self._processes, tasks, life.begin, life.initialize, life.end, start, self._limits.for_core,
-            life.rescue)
+            self._processes, tasks, life.begin, life.initialize, life.end, kit.seed_item, self._equipment.stack_of, start,
+            life.rescue, self._limits.for_core)
 
     # ---- calls ----
 
@@ -175,10 +198,10 @@ class Pool:
         **ends: Unpack[Ends],
     ) -> ApplyResult[_R]:
         """Call func(*args, **kwds) in a worker; return an ApplyResult at once."""
-        self._check_running()
+        number = self._begin_job()
         _arguments.check_call(args, kwds)
         _arguments.check_callbacks(callback, error_callback)
-        job = self._submit(func, _travel.CALL, [(args, kwds or None)], 0, 0, _ends.plan_of(ends))
+        job = self._submit(func, _travel.CALL, [(args, kwds or None)], 0, 0, _ends.plan_of(ends), number)
         return self._watched(ApplyResult(job, callback, error_callback))
 
     def map(
@@ -244,7 +267,7 @@ class Pool:
         error_callback: Callable[[BaseException], object] | None,
         ends: Ends,
     ) -> MapResult[_R]:
-        self._check_running()
+        number = self._begin_job()
         _arguments.check_callbacks(callback, error_callback)
         plan = _ends.plan_of(ends)
         if not hasattr(iterable, "__len__"):
@@ -255,7 +278,7 @@ class Pool:
                 chunksize = 1 if plan.is_given else -(-len(iterable) // (self._processes * _CHUNKS_PER_WORKER))
             chunksize = _arguments.positive("chunksize", chunksize)
             chunks = list(_chunks_of(iterable, chunksize))
-        job = self._submit(func, mode, chunks, chunksize, len(iterable), plan) if chunksize and chunks else None
+        job = self._submit(func, mode, chunks, chunksize, len(iterable), plan, number) if chunksize and chunks else None
         return self._watched(MapResult(job, callback, error_callback, chunks=[len(chunk) for chunk in chunks]))
 
     def imap(
@@ -295,7 +318,7 @@ class Pool:
         in_order: bool,
         ends: Ends,
     ) -> IMapIterator[_R]:
-        self._check_running()
+        number = self._begin_job()
         plan = _ends.plan_of(ends)
         if plan.total_timeout_ms:
             raise ValueError("total_timeout is for calls that return all results at once, not for imap")
@@ -310,21 +333,28 @@ class Pool:
         chunks: Iterable[_Chunk] = _chunks_of(iter(iterable), chunksize)
         if self._sender is None:
             return IMapIterator(self._core.imap(
-                self._callable(func, _travel.MAP), chunks, in_order, buffersize, chunksize, plan.for_core))
+                self._callable(func, _travel.MAP), chunks, in_order, buffersize, chunksize, plan.for_core, number))
         chunks = self._sender.tasks(func, _travel.MAP, chunks)
         stream = self._core.imap(
-            self._callable(_route.run, _travel.CALL), chunks, in_order, buffersize, chunksize, plan.for_core)
+            self._callable(_route.run, _travel.CALL), chunks, in_order, buffersize, chunksize, plan.for_core, number)
         return IMapIterator(_route.RoutedStream(stream, self._sender))
 
     def _submit(
-        self, func: Callable[..., Any], mode: int, chunks: list[_Chunk], chunksize: int, items: int, plan: _ends.Plan
+        self, func: Callable[..., Any], mode: int, chunks: list[_Chunk], chunksize: int, items: int, plan: _ends.Plan,
+        number: int,
     ) -> _Job:
         func = _ends.with_retries(func, plan, self._life.main)
         if self._sender is None:
-            return self._core.submit(self._callable(func, mode), chunks, chunksize, items, plan.for_core)
+            return self._core.submit(self._callable(func, mode), chunks, chunksize, items, plan.for_core, number)
         tasks = list(self._sender.tasks(func, mode, chunks))
-        job = self._core.submit(self._callable(_route.run, _travel.CALL), tasks, chunksize, items, plan.for_core)
+        job = self._core.submit(self._callable(_route.run, _travel.CALL), tasks, chunksize, items, plan.for_core, number)
         return _route.RoutedJob(job, self._sender)
+
+    def _begin_job(self) -> int:
+        """Return its number; ValueError when the pool takes no jobs."""
+        self._check_running()
+        self._equipment.start()
+        return next(self._jobs)
 
     def _callable(self, func: Callable[..., Any], mode: int) -> _core.Callable:
         """Pickle func, or take what was made of it last; only a plain function may be kept by the workers."""
@@ -359,6 +389,7 @@ class Pool:
         self._state = TERMINATE
         self._core.terminate()
         self._terminate()
+        self._equipment.finish()
 
     def join(self) -> None:
         """After close or terminate: wait for the workers' end."""
@@ -370,6 +401,7 @@ class Pool:
             self._core.join(None)
         if self._callbacks is not None:
             self._callbacks.finish()
+        self._equipment.finish()
         self._pool = []
         self._terminate()
 
@@ -426,8 +458,9 @@ class Pool:
             yield (func, chunk)
 
 
-def _destroy(core: _core.Pool) -> None:
+def _destroy(core: _core.Pool, equipment: _equipment.Equipment) -> None:
     core.destroy()
+    equipment.drop()
 
 
 def _method_of(context: Any) -> str:

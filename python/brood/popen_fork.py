@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import _arena, _core, _std
+from . import _arena, _core, _random, _std
 from ._std import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ class _Leaving:
         self._process_obj = process_obj
 
     def _bootstrap(self, parent_sentinel: int | None = None) -> int:
+        _random.diverge()
         code = self._process_obj._bootstrap(parent_sentinel=parent_sentinel)
         _core.leave()
         return code

@@ -64,7 +64,8 @@ def pickled(popen: Any, process_obj: Any) -> memoryview:
     from . import context, reduction
 
     start_method = context._default_context.get_start_method(allow_none=True)
-    data = {"brood": _arena.Passport(start_method), **get_preparation_data(process_obj._name)}
+    environment = getattr(process_obj, "_brood_environment", {})
+    data = {"brood": _arena.Passport(start_method, environment), **get_preparation_data(process_obj._name)}
     stream = io.BytesIO()
     context.set_spawning_popen(popen)
     try:
