@@ -160,8 +160,8 @@ class Pool:
         seed_item: _SeedItem | None,
         stack_of: _StackOf | None,
         start: _Start | None,
-        limits: tuple[int, int, int, int, int],
         rescue: _Rescue | None,
+        limits: tuple[int, int, int, int, int],
     ) -> None: ...
     def callable(self, pickled: bytes, mode: int, is_kept: bool, /) -> Callable: ...
     def submit(self, callable: Callable, chunks: list[tuple[Any, ...]], chunk_items: int, items: int, ends: _Ends, number: int, /) -> Job: ...
