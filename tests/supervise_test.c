@@ -28,6 +28,7 @@ enum { WORKERS = 2, ITEMS = 100, FAILED = 9, NOBODY = 65534 };
 struct counts {
     _Atomic uint32_t begun, ended, initialized;
     _Atomic uint32_t before, after; /* in the owner */
+    _Atomic uint32_t held_up;       /* supervisors that are exec'd wait before they begin */
 };
 
 static int square(brood_task *task, const void *item, void *result)
@@ -88,6 +89,8 @@ static int be_supervisor(char **arguments)
 
     if (brood_arena_attach(&arena) < 0)
         return FAILED;
+    while (bri_load_acquire(&((struct counts *)counts)->held_up))
+        sched_yield();
     brood_pool_supervise(
         &pool,
         BROOD_POOL_OPTIONS(.initializer = initialize, .initializer_argument = counts,
@@ -249,6 +252,21 @@ static void another_is_exec_d_when_it_is_killed(void **unused)
     close_and_join(pool);
 }
 
+static void one_that_has_not_begun_lives_to_see_what_it_is_rung_for(void **unused)
+{
+    (void)unused;
+    for (int is_terminated = 0; is_terminated < 2; is_terminated++) {
+        bri_store_release(&counts->held_up, 1u);
+        brood_pool *pool = create(start_by_exec);
+        bri_name first = bri_load_acquire(&pool->shared->supervisor);
+        assert_int_equal(is_terminated ? brood_pool_terminate(pool) : brood_pool_close(pool), 0);
+        bri_store_release(&counts->held_up, 0u);
+        assert_int_equal(brood_pool_join(pool, BROOD_FOREVER), 0);
+        assert_int_equal(bri_load_acquire(&pool->shared->supervisor), first);
+        assert_int_equal(brood_pool_destroy(pool), 0);
+    }
+}
+
 static int ignore_and_wait(brood_task *task, const void *item, void *result)
 {
     (void)task, (void)item, (void)result;
@@ -328,6 +346,8 @@ int main(int count, char **arguments)
         cmocka_unit_test_setup_teardown(hooks_are_called_around_forks, make_counts, free_counts),
         cmocka_unit_test_setup_teardown(an_exec_d_supervisor_forks_the_workers, make_counts, free_counts),
         cmocka_unit_test_setup_teardown(another_is_exec_d_when_it_is_killed, make_counts, free_counts),
+        cmocka_unit_test_setup_teardown(one_that_has_not_begun_lives_to_see_what_it_is_rung_for, make_counts,
+                                        free_counts),
         cmocka_unit_test_setup_teardown(its_owner_may_give_up_its_rights, make_counts, free_counts),
         cmocka_unit_test_setup_teardown(a_supervisor_that_cannot_be_started_is_an_error, make_counts,
                                         free_counts),

@@ -240,8 +240,14 @@ static int signal_supervisor(brood_pool *pool, int signal)
     return kill((pid_t)bri_roster_pid_of(supervisor), signal) < 0 ? -errno : 0;
 }
 
+/* One that is still being exec'd would die of the signal; it looks at everything when it has begun.  Either we see that it has, or it sees what
+ * we ring for (the fences of both sides). */
 void bri_pool_ring_supervisor(brood_pool *pool)
 {
+    bri_fence_seq_cst();
+    if (pool->hooks.start_supervisor != NULL &&
+        bri_load_acquire(&pool->shared->begun) != bri_load_acquire(&pool->shared->supervisor))
+        return;
     if (signal_supervisor(pool, SIGUSR1) == -EPERM)
         bri_doorbell_ring(&pool->doorbell);
 }

@@ -408,9 +408,10 @@ void bri_supervisor_main(void *argument)
     bri_fault("supervisor.forked");
     if (bri_roster_enter(supervise->name) < 0)
         _exit(127);
-    bri_store_release(&supervisor.shared->begun, supervise->name);
     prctl(PR_SET_CHILD_SUBREAPER, 1);
-    supervisor.signals = bri_signal_descriptor();
+    supervisor.signals = bri_signal_descriptor(); /* before it has begun: from then on it is rung */
+    bri_store_release(&supervisor.shared->begun, supervise->name);
+    bri_fence_seq_cst();
     if (supervisor.signals < 0) {
         give_up(&supervisor, BRI_REASON_RESOURCES, supervisor.signals);
         end(&supervisor);
