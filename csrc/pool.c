@@ -3,6 +3,7 @@
 #include "pool.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stddef.h>
 #include <structmember.h>
 
@@ -13,24 +14,47 @@ enum { BLOB_BYTES = 1024 }; /* a longer callable lies in the arena, once for all
 
 /* --- hooks: with or without the GIL; see brood_pool_hooks --- */
 
-static PyGILState_STATE
-    gil_of_fork; /* between the two hooks: the import lock is held, so there is one at a time */
+/* Between the two hooks.  The import lock is held, so there is one fork at a time. */
+static struct {
+    PyGILState_STATE gil;
+    sigset_t mask;
+    PyObject *error;
+} fork_of_owner;
 
+/* What a handler raised while functions of os.register_at_fork run would be printed and lost, a KeyboardInterrupt above all: signals
+ * wait, and an exception for one that has come already is set again after the fork. */
 static void before_fork(void *argument)
 {
     PyGILState_STATE state = PyGILState_Ensure();
+    sigset_t all, mask;
+    PyObject *error = NULL;
 
     (void)argument;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &mask);
+    if (!PyErr_Occurred()) /* else a pool is dropped while an exception goes by: that one is kept, too */
+        PyErr_CheckSignals();
+    if (PyErr_Occurred())
+        error = core_take_error();
     PyOS_BeforeFork();
-    gil_of_fork = state;
+    fork_of_owner.gil = state;
+    fork_of_owner.mask = mask;
+    fork_of_owner.error = error;
 }
 
 static void after_fork(void *argument)
 {
-    PyGILState_STATE state = gil_of_fork;
+    PyGILState_STATE state = fork_of_owner.gil;
+    sigset_t mask = fork_of_owner.mask;
+    PyObject *error = fork_of_owner.error;
 
     (void)argument;
+    fork_of_owner.error = NULL;
     PyOS_AfterFork_Parent();
+    pthread_sigmask(SIG_SETMASK, &mask, NULL);
+    if (error != NULL)
+        PyErr_SetObject((PyObject *)Py_TYPE(error), error);
+    Py_XDECREF(error);
     PyGILState_Release(state);
 }
 
@@ -52,6 +76,7 @@ static void worker_begins(void *argument)
     struct pool *pool = argument;
 
     PyOS_AfterFork_Child();
+    Py_CLEAR(fork_of_owner.error); /* the owner's */
     call_hook(pool->hooks[HOOK_BEGIN]);
     task_begin_worker(pool);
 }
@@ -74,17 +99,28 @@ static void worker_ends(void *argument)
     call_hook(((struct pool *)argument)->hooks[HOOK_END]);
 }
 
+/* start(pool, anchor, supervisor) → pid; with SIGINT blocked from before the process is there, which has no business with it, and here until
+ * its pid is known. */
 static int start_supervisor(void *argument, const brood_pool_ticket *ticket)
 {
     struct pool *pool = argument;
     PyGILState_STATE state = PyGILState_Ensure();
+    PyObject *passing = PyErr_Occurred() ? core_take_error() : NULL;
+    sigset_t mask;
+
+    pthread_sigmask(SIG_SETMASK, NULL, &mask);
     PyObject *pid = PyObject_CallFunction(pool->hooks[HOOK_START], "KKI", (unsigned long long)ticket->pool,
                                           (unsigned long long)ticket->anchor, (unsigned)ticket->supervisor);
     long number = pid != NULL ? PyLong_AsLong(pid) : -1;
 
-    if (PyErr_Occurred() && pool->handle != NULL) /* else it is raised by who makes the pool */
+    if (PyErr_Occurred() &&
+        (pool->handle != NULL || pool->is_terminated)) /* else who makes the pool raises it */
         PyErr_WriteUnraisable(pool->hooks[HOOK_START]);
     Py_XDECREF(pid);
+    if (passing != NULL)
+        PyErr_SetObject((PyObject *)Py_TYPE(passing), passing);
+    Py_XDECREF(passing);
+    pthread_sigmask(SIG_SETMASK, &mask, NULL);
     PyGILState_Release(state);
     return number > 0 ? (int)number : -EAGAIN;
 }
@@ -154,7 +190,7 @@ static int init(PyObject *self, PyObject *arguments, PyObject *keywords)
         &pool->handle);
     if (error < 0)
         pool_raise(pool->state, error);
-    return error < 0 ? -1 : 0;
+    return PyErr_Occurred() ? -1 : 0; /* a signal's handler may have raised */
 }
 
 /* supervise(pool, anchor, supervisor, begin, initialize, end, seed_item): in a process that was exec'd; does not return. */

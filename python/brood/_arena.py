@@ -94,25 +94,30 @@ class Passport:
     environment: variables that the child is to have before it imports anything of the program's.
     """
 
-    def __init__(self, start_method: str | None, environment: dict[str, str]):
+    def __init__(self, start_method: str | None, environment: dict[str, str], ignores_interrupts: bool):
         self._start_method = start_method
         self._environment = environment
+        self._ignores_interrupts = ignores_interrupts
 
     def __reduce__(self) -> Any:
         """Pickle while a process is being started: the descriptor is handed on with it."""
         from .reduction import DupFd
 
         fd, base, window_bytes = _core.arena_ticket()
-        return _admit, (DupFd(fd), base, window_bytes, self._start_method, _std.installed(), self._environment)
+        return _admit, (DupFd(fd), base, window_bytes, self._start_method, _std.installed(), self._environment,
+                        self._ignores_interrupts)
 
 
 def _admit(
-    handle: DupFd, base: int, window_bytes: int, start_method: str | None, installed: bool, environment: dict[str, str]
+    handle: DupFd, base: int, window_bytes: int, start_method: str | None, installed: bool, environment: dict[str, str],
+    ignores_interrupts: bool,
 ) -> None:
     """In the child."""
-    from . import _random, context, util
+    from . import _interrupts, _random, context, util
     from ._install import install
 
+    if ignores_interrupts:
+        _interrupts.ignore()
     os.environ.update(environment)
     _random.diverge()
     if installed:

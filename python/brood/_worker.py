@@ -12,7 +12,7 @@ from collections.abc import Callable
 from multiprocessing import process as _process, util as _util
 from typing import Any, NoReturn
 
-from . import _core, _ends, _equipment, _errors, _route, _travel
+from . import _core, _ends, _equipment, _errors, _interrupts, _route, _travel
 
 __all__: list[str] = []
 
@@ -122,10 +122,12 @@ class Starter:
         template = self._context.Process(target=_supervise, args=(self._life, pool, anchor, supervisor),
                                          name="PoolTemplate", daemon=True)
         template._brood_environment = self._life.kit.environment
+        template._ignores_interrupts = True
         current = process.current_process()
         daemon = current._config.pop("daemon", None)  # pools nest: a worker may have a template of its own
         try:
-            template.start()
+            with _interrupts.held_back(stays=True):  # until the core has the pid
+                template.start()
         finally:
             if daemon is not None:
                 current._config["daemon"] = daemon

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from . import _arena, _core, _std
+from . import _arena, _core, _interrupts, _std
 from ._std import TYPE_CHECKING
 from ._install import install
 
@@ -38,12 +38,17 @@ class _Preload(list):  # type: ignore[type-arg]
     def __repr__(self) -> str:
         fd, base, window_bytes = _core.arena_ticket()
         ticket = (f"/proc/{os.getpid()}/fd/{fd}", base, window_bytes)
-        arguments = f"{list(self)!r}, {ticket!r}, {_std.installed()}"
+        arguments = f"{list(self)!r}, {ticket!r}, {_std.installed()}, {_interrupts.were_let_through()}"
         return f"({_arena.path_prologue()}, __import__('brood.forkserver').forkserver.serving({arguments}))[1]"
 
 
 class ForkServer(_real.ForkServer):
     """The standard library's, whose server has brood's arena before it preloads anything."""
+
+    def ensure_running(self) -> None:
+        """Start the server unless there is one; it never sees Ctrl-C, not even while it starts."""
+        with _interrupts.held_back():
+            super().ensure_running()
 
     @property
     def _preload_modules(self) -> list[str]:
@@ -69,8 +74,10 @@ def __getattr__(name: str) -> Any:
     return getattr(_real, name)
 
 
-def serving(names: list[str], ticket: tuple[str, int, int], installed: bool) -> list[str]:
+def serving(names: list[str], ticket: tuple[str, int, int], installed: bool, had_interrupts: bool) -> list[str]:
     """In the server, first of all: take part in the arena; returns the modules to preload."""
+    if had_interrupts:
+        _interrupts.let_children_have_them()
     if installed:
         install()
     path, base, window_bytes = ticket

@@ -65,7 +65,8 @@ def pickled(popen: Any, process_obj: Any) -> memoryview:
 
     start_method = context._default_context.get_start_method(allow_none=True)
     environment = getattr(process_obj, "_brood_environment", {})
-    data = {"brood": _arena.Passport(start_method, environment), **get_preparation_data(process_obj._name)}
+    passport = _arena.Passport(start_method, environment, getattr(process_obj, "_ignores_interrupts", False))
+    data = {"brood": passport, **get_preparation_data(process_obj._name)}
     stream = io.BytesIO()
     context.set_spawning_popen(popen)
     try:
