@@ -9,7 +9,7 @@ import mmap
 import os
 import pathlib
 import select
-import signal
+import subprocess
 import threading
 import time
 
@@ -99,13 +99,9 @@ def signalled(pid, number):
     return True
 
 
-def stop_for(pid, seconds):
-    """Stop a process for a while; false when it was not there."""
-    if not signalled(pid, signal.SIGSTOP):
-        return False
-    pause(seconds)
-    signalled(pid, signal.SIGCONT)
-    return True
+def stopping(pid, seconds):
+    """Have a process stopped for a while, by a process of its own: whoever waits for what the stopped one holds cannot wake it."""
+    return subprocess.Popen(["sh", "-c", f"trap '' INT; kill -STOP {pid} && sleep {seconds:.3f}; kill -CONT {pid}"], stderr=subprocess.DEVNULL)
 
 
 def about(pid):

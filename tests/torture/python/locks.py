@@ -108,7 +108,7 @@ class Play:
         self.objects = Objects(context)
         self.seats = Seats(context, random, play_seat, (self.objects,), SEATS)
         self.dead_within = [0] * LOCKS
-        self.timers = []
+        self.stoppers = []
 
     def was_holder(self, seat):
         holds = any(self.cells[HOLDS + index * 8 + seat] for index in range(len(TOKENS)))
@@ -128,7 +128,7 @@ class Play:
     def strike(self):
         seat = self.choose()
         if self.random.random() < 0.25:
-            self.timers.append(self.seats.stop(seat))
+            self.stoppers.append(self.seats.stop(seat))
             self.books.note("stop-player")
             return
         self.seats.kill(seat)
@@ -151,8 +151,8 @@ class Play:
 
     def run(self):
         self.seats.hammer(self.strike)
-        for timer in filter(None, self.timers):
-            timer.join()
+        for stopper in self.stoppers:
+            stopper.wait()
         self.objects.stop.set()
         for seat in range(SEATS):
             self.seats.end(seat, False)

@@ -5,10 +5,9 @@ A seat is a place for one process at a time; its player notes in the seat's cell
 """
 import os
 import signal
-import threading
 import time
 
-from common import ROUND_SECONDS, WITHIN, complain, pause, signalled
+from common import ROUND_SECONDS, WITHIN, complain, pause, stopping
 
 STOPPED_MOST = 0.03
 
@@ -51,13 +50,8 @@ class Seats:
         self.end(seat, True)
 
     def stop(self, seat):
-        """SIGSTOP, and a thread for SIGCONT: this one may come to wait for what the stopped one holds."""
-        pid = self.processes[seat].pid
-        if signalled(pid, signal.SIGSTOP):
-            timer = threading.Timer(self.random.random() * STOPPED_MOST, signalled, (pid, signal.SIGCONT))
-            timer.start()
-            return timer
-        return None
+        """SIGSTOP, and SIGCONT a little later; returns who does that, to be waited for."""
+        return stopping(self.processes[seat].pid, self.random.random() * STOPPED_MOST)
 
     def hammer(self, strike):
         """Call strike() now and then until the round is over."""

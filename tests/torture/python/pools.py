@@ -8,7 +8,7 @@ import time
 
 import brood as mp
 import tasks
-from common import ROUND_SECONDS, WITHIN, complain, expect, files_of, parent_of, signalled, stop_for
+from common import ROUND_SECONDS, WITHIN, complain, expect, files_of, parent_of, signalled, stopping
 from concurrent.futures import CancelledError
 
 SUPERVISORS_MOST = 6  # a pool that needs too many of them is broken
@@ -55,7 +55,7 @@ class Killer(threading.Thread):
 
     def stop_worker(self):
         pid = self.some_worker()
-        if pid and stop_for(pid, self.random.random() * 0.03):
+        if pid and stopping(pid, self.random.random() * 0.03).wait() == 0:
             self.play.books.note("stop-worker")
 
     def supervisor(self):
@@ -65,7 +65,7 @@ class Killer(threading.Thread):
 
     def stop_supervisor(self):
         pid = self.supervisor()
-        if pid and stop_for(pid, self.random.random() * 0.03):
+        if pid and stopping(pid, self.random.random() * 0.03).wait() == 0:
             self.play.books.note("stop-supervisor")
 
     def kill_supervisor(self):

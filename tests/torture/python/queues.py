@@ -82,7 +82,7 @@ class Play:
         self.shared, self.stop = make(), context.Event()
         self.seats = Seats(context, random, play_seat, (self.shared, self.stop), CONSUMERS + PRODUCERS)
         self.unsure = 0
-        self.timers = []
+        self.stoppers = []
 
     def replace(self, seat, killed):
         self.unsure += self.books.cells[UNSURE + seat]
@@ -101,7 +101,7 @@ class Play:
         if self.seats.processes[seat] is None:
             return
         if self.random.random() < 0.25:
-            self.timers.append(self.seats.stop(seat))
+            self.stoppers.append(self.seats.stop(seat))
             self.books.note("stop-player")
         elif self.seats.processes[seat].exitcode is None:
             self.seats.kill(seat)
@@ -126,8 +126,8 @@ class Play:
 
     def run(self):
         self.seats.hammer(self.strike)
-        for timer in filter(None, self.timers):
-            timer.join()
+        for stopper in self.stoppers:
+            stopper.wait()
         self.stop.set()
         for seat in range(CONSUMERS, CONSUMERS + PRODUCERS):
             if self.seats.processes[seat] is not None:
