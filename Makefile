@@ -13,7 +13,7 @@ configure_tests = tools/install-deps test && tools/venv test && tools/configure 
 	-Dpython=true -Dtests=true -Dcheck=3 -Dfault_points=true -Dwerror=$(WERROR)
 
 .DEFAULT_GOAL := build
-.PHONY: build test conformance demo lint format stepkill torture sanitize fuzz install clean help
+.PHONY: build test conformance demo lint format stepkill torture torture-peers sanitize fuzz install clean help
 
 build: ## build/libbrood.so, build/libbrood.a, the examples, and .venv, in which `import brood` works
 	@tools/install-deps build
@@ -52,6 +52,9 @@ torture: ## the fault campaign: kills, stops, crashes, time-outs, limits, full m
 	@ninja --quiet -C $(BUILD)-test
 	@tests/torture/run --build $(BUILD)-test --seconds $(TORTURE_SECONDS)
 
+torture-peers: build ## the same faults for multiprocessing, concurrent.futures, loky, pebble, mpire: the table of docs/FAULTS.md
+	@tests/torture/peers/run --build $(BUILD)
+
 sanitize: ## unit tests under ASan and UBSan (the Python package's too), TSan, valgrind
 	@tools/install-deps sanitize
 	@tools/venv test
@@ -66,7 +69,7 @@ install: build ## into PREFIX (/usr/local), below DESTDIR if that is set
 	@if [ -z "$(DESTDIR)" ] && [ "$$(id -u)" -eq 0 ]; then ldconfig; fi
 
 clean: ## removes the build directories and .venv
-	rm -rf $(BUILD) $(BUILD)-test $(BUILD)-clang $(BUILD)-asan $(BUILD)-tsan $(BUILD)-valgrind $(BUILD)-fuzz .venv
+	rm -rf $(BUILD) $(BUILD)-test $(BUILD)-clang $(BUILD)-asan $(BUILD)-tsan $(BUILD)-valgrind $(BUILD)-fuzz .venv .venv-peers
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
