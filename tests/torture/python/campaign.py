@@ -105,7 +105,12 @@ class Round:
     def play(self, show):
         with tempfile.TemporaryDirectory(prefix="brood-torture-") as folder:
             self.start(folder)
-            self.await_end(show)
+            try:
+                self.await_end(show)
+            except KeyboardInterrupt:
+                for pid in session(self.process.pid):
+                    signalled(pid, signal.SIGKILL)
+                raise
             self.check_leavings()
             self.collect()
             return self.books.noted()
