@@ -20,7 +20,7 @@ PROGRAM = """
     import brood
 
     def sleep(x):
-        time.sleep(1000)
+        signal.pause()
 
     def busy(x):
         while True:
@@ -29,7 +29,7 @@ PROGRAM = """
     def stubborn(x):
         while True:
             try:
-                time.sleep(1000)
+                signal.pause()
             except BaseException:
                 pass
 
@@ -61,7 +61,7 @@ BODIES = {
     "callback": "with context.Pool(2) as pool: up(pool); pool.apply_async(sleep, (1,), callback=print).get()",
     "imap": "with context.Pool(2) as pool: up(pool); next(pool.imap(sleep, range(4)))",
     "join": "pool = context.Pool(2); pool.map_async(sleep, range(4)); pool.close(); ready(); pool.join()",
-    "idle": "pool = context.Pool(2); up(pool); time.sleep(1000)",
+    "idle": "pool = context.Pool(2); up(pool); signal.pause()",
     "busy": "with context.Pool(2) as pool: up(pool); pool.map(busy, range(4))",
     "stubborn": "with context.Pool(2) as pool: up(pool); pool.map(stubborn, range(4))",
     "nested": "with context.Pool(2) as pool: up(pool); pool.map(nest, range(2))",
