@@ -3,7 +3,6 @@
 #include "pool.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
 
@@ -132,12 +131,8 @@ static PyObject *ready(PyObject *self, PyObject *unused)
 /* Makes it an item that is still to be done, with the sentence why that will not be. */
 static void blame_pool(brood_result *result, brood_outcome *outcome)
 {
-    int was_run = outcome->kind == BROOD_DIED;
-
     outcome->kind = BROOD_PENDING;
-    if (was_run)
-        snprintf(outcome->text, sizeof outcome->text, "the pool was terminated before this was done");
-    else if (brood_result_get(result, NULL, 0, BROOD_NOW) < 0)
+    if (brood_result_get(result, NULL, 0, BROOD_NOW) < 0)
         snprintf(outcome->text, sizeof outcome->text, "%s", brood_error_text());
 }
 
@@ -160,9 +155,7 @@ static PyObject *value(PyObject *self, PyObject *number)
     int error = brood_result_outcome(job->result, index, &outcome);
     if (error == 0 && outcome.kind == BROOD_VALUE)
         error = brood_result_bytes(job->result, index, &reply);
-    int is_ended = job->pool->is_terminated && outcome.kind == BROOD_DIED &&
-                   (outcome.signal == SIGTERM || outcome.signal == SIGKILL);
-    if (error == 0 && ((outcome.kind == BROOD_CANCELLED && !job->is_cancelled) || is_ended))
+    if (error == 0 && outcome.kind == BROOD_CANCELLED && !job->is_cancelled)
         blame_pool(job->result, &outcome);
     return error < 0 ? core_raise(error) : task_value(job->pool, place_of(job, index), &outcome, &reply);
 }

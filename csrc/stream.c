@@ -135,6 +135,8 @@ static PyObject *next(PyObject *self, PyObject *timeout)
     if (core_deadline(timeout, &deadline) < 0)
         return NULL;
     int got = core_wait(step_next, &asking, deadline);
+    if (got > 0 && asking.item.outcome.kind == BROOD_CANCELLED) /* by the pool's end, then */
+        asking.item.outcome.kind = BROOD_PENDING;
     if (got > 0)
         return task_value(asking.stream->pool, place_of(&asking), &asking.item.outcome, &asking.item.reply);
     if (got == -EINTR)
@@ -143,7 +145,8 @@ static PyObject *next(PyObject *self, PyObject *timeout)
         PyErr_SetNone(PyExc_TimeoutError);
     else if (asking.stream->error != NULL)
         return raise_error(asking.stream);
-    else if (got == 0 || (got == -ECANCELED && asking.stream->chunks == NULL))
+    else if (got == 0 ||
+             (got == -ECANCELED && asking.stream->chunks == NULL && !asking.stream->pool->is_terminated))
         PyErr_SetNone(PyExc_StopIteration);
     else
         pool_raise(asking.stream->pool->state, got);

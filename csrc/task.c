@@ -3,6 +3,7 @@
 #include "pool.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <string.h>
 
 /* Of the worker.  It has one thread that runs tasks; it gives the GIL away whenever it has none to run. */
@@ -294,14 +295,23 @@ int task_attempts(const brood_outcome *outcome, const brood_message *reply)
     return outcome->attempts > 0 ? outcome->attempts - 1 + here : 0;
 }
 
+/* Its worker died of the signals of the pool's end: the owner's doing. */
+static int was_ended_with_pool(const struct pool *pool, const brood_outcome *outcome)
+{
+    return pool->is_terminated && outcome->kind == BROOD_DIED &&
+           (outcome->signal == SIGTERM || outcome->signal == SIGKILL);
+}
+
 /* helper(pickled error or None, first item, how many, kind, code, pid, signal, exit code, cause, attempts, text, stack_of) → exception. */
 static void raise_failure(struct pool *pool, struct task_place place, const brood_outcome *outcome,
                           PyObject *packed)
 {
+    int is_ended = was_ended_with_pool(pool, outcome);
     PyObject *exception = PyObject_CallFunction(
         pool->state->unpack_error, "OnniiiiiiizO", packed, (Py_ssize_t)place.first, (Py_ssize_t)place.size,
-        outcome->kind, outcome->code, outcome->pid, outcome->signal, outcome->exit_code, outcome->cause,
-        outcome->attempts, outcome->text, pool->hooks[HOOK_STACK]);
+        is_ended ? BROOD_PENDING : outcome->kind, outcome->code, outcome->pid, outcome->signal,
+        outcome->exit_code, outcome->cause, outcome->attempts,
+        is_ended ? "the pool was terminated before this was done" : outcome->text, pool->hooks[HOOK_STACK]);
 
     if (exception != NULL && PyExceptionInstance_Check(exception))
         PyErr_SetObject((PyObject *)Py_TYPE(exception), exception);

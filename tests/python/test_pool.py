@@ -266,6 +266,18 @@ def test_terminated_tasks_do_not_blame_their_workers(pool):
         result.get(WITHIN)
 
 
+def test_so_do_terminated_streams(pool):
+    done, ordered, unordered = pool.imap(square, [1]), pool.imap(sleep_for_ever, range(5)), pool.imap_unordered(sleep_for_ever, iter("abc"))
+    assert next(done) == 1
+    pool.terminate()
+    for stream in ordered, unordered:
+        for _ in range(3):
+            with pytest.raises(PoolBroken):
+                stream.next(WITHIN)
+    with pytest.raises(StopIteration):
+        next(done)
+
+
 def set_value(value):
     value.value = 5
 
