@@ -109,6 +109,10 @@ static PyObject *empty(PyObject *self, PyObject *unused)
     brood_queue *queue = core_object_handle(self);
 
     (void)unused;
+    if (queue != NULL && ((struct queue *)self)->is_closed && ((struct queue *)self)->has_put) {
+        PyErr_SetString(PyExc_OSError, "handle is closed");
+        return NULL;
+    }
     return queue != NULL ? PyBool_FromLong(brood_queue_size(queue) <= 0) : NULL;
 }
 

@@ -41,11 +41,12 @@ static PyObject *raise_put(PyObject *self, int error)
     return NULL;
 }
 
-static int put_message(brood_queue *queue, void *data, size_t bytes, int64_t deadline)
+static int put_message(PyObject *self, brood_queue *queue, void *data, size_t bytes, int64_t deadline)
 {
     brood_message message = {data, bytes};
     struct put put = {.queue = queue, .messages = &message, .count = 1};
 
+    ((struct queue *)self)->has_put = 1;
     return core_wait(step_put, &put, deadline);
 }
 
@@ -82,7 +83,7 @@ static PyObject *put_until(PyObject *self, brood_queue *queue, PyObject *item, i
 
     if (core_pickle_make(core_state_of(self), item, &pickle) < 0)
         return tell_of_unpicklable(self, item);
-    int error = put_message(queue, pickle.data, pickle.bytes, deadline);
+    int error = put_message(self, queue, pickle.data, pickle.bytes, deadline);
     core_pickle_free(&pickle);
     return error < 0 ? raise_put(self, error) : Py_NewRef(Py_None);
 }
@@ -111,7 +112,7 @@ PyObject *queue_put_bytes(PyObject *self, PyObject *const *arguments, Py_ssize_t
     if (queue_parse(self, arguments, count, keywords, "put_bytes", "data", &call) < 0 ||
         PyObject_GetBuffer(call.first, &view, PyBUF_SIMPLE) < 0)
         return NULL;
-    int error = put_message(call.queue, view.buf, (size_t)view.len, call.deadline);
+    int error = put_message(self, call.queue, view.buf, (size_t)view.len, call.deadline);
     PyBuffer_Release(&view);
     return error < 0 ? raise_put(self, error) : Py_NewRef(Py_None);
 }
@@ -144,6 +145,7 @@ static PyObject *put_batch(PyObject *self, brood_queue *queue, PyObject *items, 
         messages[made] = (brood_message){pickles[made].data, pickles[made].bytes};
     }
     struct put put = {.queue = queue, .messages = messages, .count = (size_t)made};
+    ((struct queue *)self)->has_put |= made > 0;
     int error = made < count ? -EINTR : core_wait(step_put_many, &put, deadline);
     free_batch(pickles, messages, made);
     if (error < 0 && (error != -ETIMEDOUT || put.done == 0))

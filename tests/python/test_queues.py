@@ -311,6 +311,15 @@ class TestClose:
                      lambda: things.put_many([1]), lambda: things.get_many(1)):
             with pytest.raises(ValueError, match="Queue <.*> is closed"):
                 call()
+        with pytest.raises(OSError, match="is closed"):
+            things.empty()
+        assert things.qsize() == 1
+
+    def test_one_that_was_closed_unused_is_empty(self, make):
+        """As in multiprocessing, where nothing is closed until a put has opened it."""
+        things = make()
+        things.close()
+        assert things.empty()
 
     def test_closing_is_private(self):
         things = ctx.Queue()
