@@ -404,7 +404,7 @@ def recurse(depth, way):
 def test_a_deep_stack_is_cut(method):
     with mp.get_context(method).Pool(1) as pool:
         stack = crash(pool, recurse, (900, abort)).stack
-    assert 90 < stack.count(" in recurse") <= 100 and stack.endswith("...")
+    assert 90 < stack.count(" in recurse") <= 100
 
 
 def crash_in_a_thread():
