@@ -32,6 +32,11 @@ static int make_next_item(struct stream *stream)
     Py_CLEAR(stream->chunks);
     if (!PyErr_Occurred())
         return 0;
+    if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)) {
+        PyErr_Clear(); /* Ctrl-C came while the iterator ran: it is not to wait for the results before it */
+        PyErr_SetInterrupt();
+        return -ECANCELED;
+    }
     Py_XSETREF(stream->error, core_take_error());
     return -ECANCELED;
 }

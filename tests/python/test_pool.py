@@ -562,3 +562,19 @@ def test_processes_are_gone_when_the_owner_is_killed():
     while alive and time.monotonic() < deadline:
         alive = {pid for pid in alive if os.path.exists(f"/proc/{pid}") and "State:\tZ" not in open(f"/proc/{pid}/status").read()}
     assert not alive
+
+
+def test_ctrl_c_in_the_iterator_of_an_imap_does_not_wait_for_results(pool, tmp_path):
+    """Nothing else would end the wait: the first task never ends."""
+
+    def items():
+        yield 0
+        signal.raise_signal(signal.SIGINT)  # its handler raises here, before the next item
+        yield 1
+
+    with pytest.raises(KeyboardInterrupt):
+        next(pool.imap(pause, items()))
+
+
+def pause(x):
+    signal.pause()

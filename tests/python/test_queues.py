@@ -315,6 +315,7 @@ class TestClose:
             things.empty()
         assert things.qsize() == 1
 
+    @pytest.mark.parametrize("make", [ctx.Queue, ctx.JoinableQueue])
     def test_one_that_was_closed_unused_is_empty(self, make):
         """As in multiprocessing, where nothing is closed until a put has opened it."""
         things = make()
