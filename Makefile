@@ -13,7 +13,7 @@ configure_tests = tools/install-deps test && tools/venv test && tools/configure 
 	-Dpython=true -Dtests=true -Dcheck=3 -Dfault_points=true -Dwerror=$(WERROR)
 
 .DEFAULT_GOAL := build
-.PHONY: build test conformance demo lint format stepkill torture torture-peers sanitize fuzz install clean help
+.PHONY: build test conformance demo lint format stepkill models torture torture-peers sanitize fuzz install clean help
 
 build: ## build/libbrood.so, build/libbrood.a, the examples, and .venv, in which `import brood` works
 	@tools/install-deps build
@@ -46,6 +46,10 @@ stepkill: ## kills every operation after every instruction that others can notic
 	@$(configure_tests)
 	@ninja --quiet -C $(BUILD)-test tests/stepkill
 	@$(BUILD)-test/tests/stepkill
+
+models: ## every run and every mutation of the Spin models, some minutes (make test checks the first run of each)
+	@tools/install-deps test
+	@tests/models/run
 
 torture: ## the fault campaign: kills, stops, crashes, time-outs, limits, full memory, in C and Python, each for TORTURE_SECONDS (240)
 	@$(configure_tests)
