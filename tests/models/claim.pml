@@ -39,8 +39,6 @@
  *   -DBUG_EARLY_SEAT                     a new worker sits down before the undertaker is through
  *   -DBUG_CANCEL_STORES -DCANCEL -DITEMS=1      cancels by load and store
  *   -DBUG_SUM_WHEN_CANCELLED -DCANCEL -DITEMS=1 the sum of counts is asked though chunks were cancelled
- *   -DBUG_NO_LOOK_AFTER_CLAIM -DSTOP -DITEMS=1  a worker does not look at `cancel` behind its claim
- *   -DBUG_STOP_FREES -DSTOP -DITEMS=1    the undertaker leaves a chunk of a stopped job FREE: nobody takes it
  *   -DBUG_COUNTS_TWICE -DCHUNKS=1 -DCRASHES=2 -DRETRIES=1   a second undertaker counts the same death as another attempt
  */
 #ifndef WORKERS
@@ -224,12 +222,10 @@ proctype Worker(byte me) provided (dying == 0 || (dying & BIT(_pid - 1)))
                    if
                    :: d_step { chunk_word[c] == FREE -> chunk_word[c] = me + 1 };  /* J4 */
 #ifdef STOP
-#ifndef BUG_NO_LOOK_AFTER_CLAIM
                        if
                        :: is_stopped -> d_step { chunk_word[c] = CANCELLED; c++ }; goto next_chunk
                        :: !is_stopped
                        fi;
-#endif
 #endif
                        d_step { chunk[me] = c; item = (resume[c] > FIRST(c) -> resume[c] : FIRST(c)) };  /* J5 */
                        do                                        /* J6 */
@@ -333,12 +329,10 @@ inline repair_job()
 #endif
            atomic { chunk_word[c] = FREE; item = 0; freed_one = true };
 #ifdef STOP
-#ifndef BUG_STOP_FREES
            if
            :: d_step { is_stopped && chunk_word[c] == FREE -> chunk_word[c] = CANCELLED }
            :: !is_stopped || chunk_word[c] != FREE
            fi;
-#endif
 #endif
            c++
        :: else ->
