@@ -162,8 +162,8 @@ def test_a_pool_goes_on_after_an_interrupt_that_was_caught(tmp_path, method):
         with context.Pool(2) as pool:
             event = context.Event()
             result = pool.apply_async(event.wait)
-            up(pool)
             try:
+                up(pool)
                 result.get()
             except KeyboardInterrupt:
                 event.set()
@@ -172,7 +172,7 @@ def test_a_pool_goes_on_after_an_interrupt_that_was_caught(tmp_path, method):
     terminal = Terminal(sys.executable, str(program), method)
     terminal.wait_for("READY\n")
     terminal.press(b"\x03")
-    assert terminal.end() == 0 and terminal.output == "READY\n^CTrue [1]\nEND\n"
+    assert (terminal.end(), terminal.output) == (0, "READY\n^CTrue [1]\nEND\n")
 
 
 @pytest.mark.parametrize("method", METHODS)
