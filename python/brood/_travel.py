@@ -98,6 +98,8 @@ def _by_value_type() -> Any:
         def reducer_override(self, thing: Any) -> Any:
             if _is_of_main(thing) and self.main.has(thing):
                 return NotImplemented
+            if isinstance(thing, io.TextIOWrapper):  # cloudpickle reads the file and sends what it says
+                raise TypeError(f"cannot pickle '{type(thing).__module__}.{type(thing).__qualname__}' object")
             return super().reducer_override(thing)
 
     return ByValue
