@@ -98,10 +98,20 @@ def _travels(error: object) -> bytes | None:
         return None
 
 
+class _Printed:
+    """Stands for what is printed so."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return self._text
+
+
 def pack(error: BaseException, position: int, value: Any, index: int) -> bytes:
     """In a worker: the error of a task as bytes.  value: what it returned, when the error is that this has no pickle."""
     if value is not None:
-        error = MaybeEncodingError(error, value)
+        error = MaybeEncodingError(error, _Printed(_text_of(value, repr)))  # it may be too deep for repr, too
     limit = _limits.broken_by(error)
     if limit is not None:
         error.add_note(limit)
