@@ -22,16 +22,25 @@ util: Any = _util
 
 
 class _WorkerProcess(_process.BaseProcess):
-    """The current process, in a worker."""
+    """The current process, in a worker: a daemon that may have children, since these end with it."""
 
     def __init__(self, owner: Any, method: str) -> None:
         self._identity = (*owner._identity, os.getpid())
-        self._config = dict(owner._config, daemon=True)
+        self._config = {name: value for name, value in owner._config.items() if name != "daemon"}  # start() looks there
         self._parent_pid = os.getppid()
         self._parent_name = owner.name
         self._popen = None
         self._closed = False
         self._name = f"{method.capitalize()}PoolWorker-{os.getpid()}"
+
+    @property
+    def daemon(self) -> bool:
+        """It ends with its owner."""
+        return True
+
+    @daemon.setter
+    def daemon(self, daemonic: bool) -> None:
+        raise AssertionError("process has already started")
 
 
 class Life:
