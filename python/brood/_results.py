@@ -33,6 +33,7 @@ class ApplyResult(Generic[_R]):
         self._value: Any = None  # or the exception, without success
         self._all: Any = None  # what get(return_exceptions=True) returns
         self._attempts: list[int] = []
+        self._pool: Any = None  # which is kept by what it owes
         # With callbacks the result is ready once they were called, as in multiprocessing.
         self._called = threading.Event() if callback is not None or error_callback is not None else None
 
@@ -108,7 +109,7 @@ class ApplyResult(Generic[_R]):
         self._all, first_error = self._collect(outcomes)
         self._success = first_error is None
         self._value = self._all if first_error is None else first_error
-        self._job = None
+        self._job = self._pool = None
 
     @staticmethod
     def _outcome(job: Any, index: int) -> tuple[Any, BaseException | None]:
@@ -172,8 +173,9 @@ class MapResult(ApplyResult[list[_R]]):
 class IMapIterator(Generic[_R]):
     """What imap returns."""
 
-    def __init__(self, stream: _core.Stream | _route.RoutedStream) -> None:
+    def __init__(self, stream: _core.Stream | _route.RoutedStream, pool: Any) -> None:
         self._stream = stream
+        self._pool = pool  # which is kept by what it owes
         self._items: collections.deque[_R] = collections.deque()
 
     def __iter__(self) -> IMapIterator[_R]:
@@ -187,6 +189,7 @@ class IMapIterator(Generic[_R]):
             except StopIteration as error:
                 if hasattr(error, "__notes__"):  # a task's: it must not pass for the end
                     raise RuntimeError("a task raised StopIteration") from error
+                self._pool = None
                 raise
         return self._items.popleft()
 

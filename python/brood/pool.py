@@ -11,7 +11,7 @@ import itertools
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from multiprocessing import util
 from multiprocessing.context import TimeoutError
 from types import TracebackType
@@ -325,19 +325,23 @@ class Pool:
         chunksize = _arguments.positive("chunksize", chunksize)
         if buffersize is not None:
             buffersize = _arguments.positive("buffersize", buffersize)
-        elif isinstance(iterable, Sized):
-            buffersize = min(-(-len(iterable) // chunksize) + 1, _MOST_IN_FLIGHT)
         else:
-            buffersize = max(_WINDOW, 2 * self._processes)
+            buffersize = self._default_buffersize(iterable, chunksize)
         func = _ends.with_retries(func, plan, self._life.main)
         chunks: Iterable[_Chunk] = _chunks_of(iter(iterable), chunksize)
         if self._sender is None:
             return IMapIterator(self._core.imap(
-                self._callable(func, _travel.MAP), chunks, in_order, buffersize, chunksize, plan.for_core, number))
+                self._callable(func, _travel.MAP), chunks, in_order, buffersize, chunksize, plan.for_core, number), self)
         chunks = self._sender.tasks(func, _travel.MAP, chunks)
         stream = self._core.imap(
             self._callable(_route.run, _travel.CALL), chunks, in_order, buffersize, chunksize, plan.for_core, number)
-        return IMapIterator(_route.RoutedStream(stream, self._sender))
+        return IMapIterator(_route.RoutedStream(stream, self._sender), self)
+
+    def _default_buffersize(self, iterable: Iterable[Any], chunksize: int) -> int:
+        try:
+            return min(-(-len(iterable) // chunksize) + 1, _MOST_IN_FLIGHT)  # type: ignore[arg-type]
+        except (TypeError, OverflowError):  # no length, or a range's that no C program could count
+            return max(_WINDOW, 2 * self._processes)
 
     def _submit(
         self, func: Callable[..., Any], mode: int, chunks: list[_Chunk], chunksize: int, items: int, plan: _ends.Plan,
@@ -369,6 +373,7 @@ class Pool:
         return made
 
     def _watched(self, result: _Result) -> _Result:
+        result._pool = self
         if result._callback is not None or result._error_callback is not None:
             with self._lock:
                 if self._callbacks is None:

@@ -226,6 +226,19 @@ def make_lock():
     return threading.Lock()
 
 
+def test_a_result_that_is_too_deep_is_said_to_be(pool):
+    with pytest.raises(mp.pool.MaybeEncodingError, match="recursion"):
+        pool.apply(nest_lists, (100000,))
+    assert pool.apply(square, (3,)) == 9
+
+
+def nest_lists(depth):
+    lists = []
+    for _ in range(depth):
+        lists = [lists]
+    return lists
+
+
 def test_a_dead_worker_costs_its_task(method):
     with mp.get_context(method).Pool(2) as pool:
         results = [pool.apply_async(die, (x,)) for x in range(6)]
@@ -370,6 +383,40 @@ def test_workers_know_who_they_are(method):
         name, pid, daemon, parent = pool.apply(whoami, (0,))
         assert "PoolWorker" in name and daemon and parent == os.getpid()
         assert pool._pool[0].pid == pid and pool._processes == 1
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_results_keep_their_pool(method):
+    def started(call):
+        pool = mp.get_context(method).Pool(1)
+        return call(pool), weakref.ref(pool)
+
+    result, its_pool = started(lambda pool: pool.map_async(square, range(3)))
+    assert result.get(WITHIN) == [0, 1, 4]
+    gc.collect()
+    assert its_pool() is None
+    results, its_pool = started(lambda pool: pool.imap(square, range(3)))
+    assert list(results) == [0, 1, 4]
+    gc.collect()
+    assert its_pool() is None
+
+
+def test_an_imap_over_more_than_can_be_counted(pool):
+    assert [value for value, _ in zip(pool.imap(square, range(2**64)), range(3))] == [0, 1, 4]
+
+
+def sum_in_child(x):
+    queue = mp.Queue()
+    child = mp.Process(target=queue.put, args=(x + 1,))
+    child.start()
+    child.join()
+    return queue.get(timeout=WITHIN)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_workers_may_have_children(method):
+    with mp.get_context(method).Pool(2) as pool:
+        assert pool.map(sum_in_child, range(4)) == [1, 2, 3, 4]
 
 
 def test_pools_nest(pool):
