@@ -31,7 +31,8 @@ struct core_state {
     PyObject *forking_dumps;                 /* of multiprocessing.reduction.ForkingPickler */
     PyObject *rebuild;                       /* brood._core._rebuild */
     PyObject *pool_type, *callable_type, *job_type, *stream_type;
-    PyObject *pack_error, *unpack_error, *blame_value, *pool_broken; /* of brood._errors */
+    PyObject *pack_error, *unpack_error, *blame_value, *rescue_value,
+        *pool_broken; /* of brood._errors and _travel */
 };
 
 /* The state of the module that made the type, or a base, of `object`. */

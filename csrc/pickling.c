@@ -80,6 +80,11 @@ int core_pickle_take(PyObject *buffer, struct core_pickle *ret_pickle)
     return 0;
 }
 
+int core_pickle_is_plain(const struct core_pickle *pickle)
+{
+    return pickle->owner != NULL;
+}
+
 void core_pickle_free(struct core_pickle *pickle)
 {
     if (pickle->owner != NULL)

@@ -17,6 +17,9 @@ struct core_pickle {
 int core_pickle_make(struct core_state *state, PyObject *object, struct core_pickle *ret_pickle);
 void core_pickle_free(struct core_pickle *pickle);
 
+/* All of it is of builtin types: no name is in it, no reducer was asked. */
+int core_pickle_is_plain(const struct core_pickle *pickle);
+
 /* Of what holds bytes, which it steals. */
 int core_pickle_take(PyObject *buffer, struct core_pickle *ret_pickle);
 

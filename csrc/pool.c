@@ -532,24 +532,25 @@ PyObject *pool_raise(struct core_state *state, int error)
     return NULL;
 }
 
-/* set_error_helpers(pack, unpack, blame, PoolBroken): how errors travel; see task.c. */
+/* set_error_helpers(pack, unpack, blame, rescue, PoolBroken): how errors travel; see task.c. */
 static PyObject *set_error_helpers(PyObject *module, PyObject *arguments)
 {
     struct core_state *state = PyModule_GetState(module);
-    PyObject *pack, *unpack, *blame, *broken;
+    PyObject *pack, *unpack, *blame, *rescue, *broken;
 
-    if (!PyArg_ParseTuple(arguments, "OOOO:_set_error_helpers", &pack, &unpack, &blame, &broken))
+    if (!PyArg_ParseTuple(arguments, "OOOOO:_set_error_helpers", &pack, &unpack, &blame, &rescue, &broken))
         return NULL;
     Py_XSETREF(state->pool_broken, Py_NewRef(broken));
     Py_XSETREF(state->pack_error, Py_NewRef(pack));
     Py_XSETREF(state->unpack_error, Py_NewRef(unpack));
     Py_XSETREF(state->blame_value, Py_NewRef(blame));
+    Py_XSETREF(state->rescue_value, Py_NewRef(rescue));
     Py_RETURN_NONE;
 }
 
 static PyMethodDef functions[] = {
     {"_set_error_helpers", set_error_helpers, METH_VARARGS,
-     "_set_error_helpers(pack, unpack, blame, broken)\n--\n\nHow the errors of tasks travel."},
+     "_set_error_helpers(pack, unpack, blame, rescue, broken)\n--\n\nHow the errors of tasks travel."},
     {NULL, NULL, 0, NULL},
 };
 

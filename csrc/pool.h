@@ -18,7 +18,8 @@
 enum task_mode {
     TASK_CALL, /* arguments: (args, kwds).  Reply: the value */
     TASK_MAP,  /* arguments: a tuple, an argument each.  Reply: the list of values */
-    TASK_STARMAP
+    TASK_STARMAP,
+    TASK_NOTHING /* there is neither callable nor argument.  Reply: None */
 };
 
 enum task_reply { TASK_VALUE, TASK_ERROR };
@@ -58,7 +59,7 @@ enum pool_hook {
     HOOKS_OF_WORKERS,
     HOOK_STACK = HOOKS_OF_WORKERS, /* in the owner: stack_of(pid), a text or None, of a worker that died */
     HOOK_START, /* in the owner: start(pool, anchor, supervisor), the pid.  None: workers are forked from the owner */
-    HOOK_RESCUE, /* in the owner: rescue(arguments, mode, first item, error), their pickle where plain pickle fails */
+    HOOK_RESCUE, /* in the owner: rescue(arguments, mode, first item, error or None): see task.c */
     HOOKS
 };
 
@@ -92,6 +93,9 @@ PyObject *pool_raise(struct core_state *state, int error);
 /* The item for `arguments`, which begin with the user's item `first`, in memory of PyMem; 0 or -1 with an exception. */
 int task_make_item(struct pool *pool, const struct callable *callable, struct task_origin origin,
                    PyObject *arguments, size_t first, brood_message *ret_item);
+
+/* One that does nothing; 0 or -1 with an exception. */
+int task_make_nothing(struct task_origin origin, brood_message *ret_item);
 
 /* The one task function of all Python pools. */
 int task_run(brood_task *task, const void *item, void *result);

@@ -10,11 +10,39 @@ struct stream {
     PyObject *callable;
     PyObject *chunks; /* iterator; NULL once it has ended */
     PyObject *error;  /* what it raised: comes after the results before it */
+    PyObject *unsent; /* dict: index of a task that could not be pickled → why; a task that does nothing runs in its place */
     struct task_origin origin;
     size_t made;        /* of the user's items, how many are in chunks */
     brood_message item; /* the latest, which the core has copied when it asks for the next */
     brood_stream *stream;
 };
+
+/* The exception that is set is of one task alone: it is raised in its place among the results. */
+static int set_aside(struct stream *stream)
+{
+    if (!PyErr_ExceptionMatches(PyExc_Exception))
+        return -1;
+    PyObject *error = core_take_error();
+    PyObject *index = PyLong_FromSize_t(stream->made / (size_t)stream->origin.chunk_items);
+    if (stream->unsent == NULL)
+        stream->unsent = PyDict_New();
+    int failed = index == NULL || stream->unsent == NULL ||
+                 PyDict_SetItem(stream->unsent, index, error) < 0 ||
+                 task_make_nothing(stream->origin, &stream->item) < 0;
+    Py_XDECREF(index);
+    Py_DECREF(error);
+    return failed ? -1 : 0;
+}
+
+static int make_item_of(struct stream *stream, PyObject *chunk)
+{
+    if (task_make_item(stream->pool, (struct callable *)stream->callable, stream->origin, chunk, stream->made,
+                       &stream->item) < 0 &&
+        set_aside(stream) < 0)
+        return -1;
+    stream->made += (size_t)stream->origin.chunk_items;
+    return 0;
+}
 
 static int make_next_item(struct stream *stream)
 {
@@ -22,9 +50,7 @@ static int make_next_item(struct stream *stream)
 
     PyMem_Free(stream->item.data);
     stream->item.data = NULL;
-    if (chunk != NULL && task_make_item(stream->pool, (struct callable *)stream->callable, stream->origin,
-                                        chunk, stream->made, &stream->item) == 0) {
-        stream->made += (size_t)stream->origin.chunk_items;
+    if (chunk != NULL && make_item_of(stream, chunk) == 0) {
         Py_DECREF(chunk);
         return 1;
     }
@@ -131,6 +157,21 @@ static PyObject *raise_error(struct stream *stream)
     return NULL;
 }
 
+/* What came back is of a task that was never sent, and stands for its error.  1: raised. */
+static int raise_unsent(struct stream *stream, uint64_t task)
+{
+    PyObject *index = stream->unsent != NULL ? PyLong_FromUnsignedLongLong(task) : NULL;
+    PyObject *error = index != NULL ? PyDict_GetItemWithError(stream->unsent, index) : NULL; /* borrowed */
+
+    if (error != NULL) {
+        PyErr_SetObject((PyObject *)Py_TYPE(error), error);
+        if (PyDict_DelItem(stream->unsent, index) < 0)
+            PyErr_Clear();
+    }
+    Py_XDECREF(index);
+    return error != NULL;
+}
+
 /* next(timeout): the value of the next task; raises what it raised, StopIteration at the end, TimeoutError. */
 static PyObject *next(PyObject *self, PyObject *timeout)
 {
@@ -142,6 +183,8 @@ static PyObject *next(PyObject *self, PyObject *timeout)
     int got = core_wait(step_next, &asking, deadline);
     if (got > 0 && asking.item.outcome.kind == BROOD_CANCELLED) /* by the pool's end, then */
         asking.item.outcome.kind = BROOD_PENDING;
+    if (got > 0 && raise_unsent(asking.stream, asking.item.index))
+        return NULL;
     if (got > 0)
         return task_value(asking.stream->pool, place_of(&asking), &asking.item.outcome, &asking.item.reply);
     if (got == -EINTR)
@@ -166,6 +209,7 @@ static int traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(stream->pool);
     Py_VISIT(stream->chunks);
     Py_VISIT(stream->error);
+    Py_VISIT(stream->unsent);
     return 0;
 }
 
@@ -175,6 +219,7 @@ static int clear(PyObject *self)
 
     Py_CLEAR(stream->chunks);
     Py_CLEAR(stream->error);
+    Py_CLEAR(stream->unsent);
     return 0;
 }
 

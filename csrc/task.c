@@ -32,21 +32,56 @@ void task_end_worker(void)
 
 /* --- items --- */
 
-/* Plain pickle cannot: rescue(arguments, mode, first item, the error) → bytes, or an exception that says what it is that does not travel. */
+static const char main_name[] = "__main__";
+
+/* Functions and classes of __main__ went by name, which the workers may not have. */
+static int names_main(const struct core_pickle *pickle)
+{
+    return !core_pickle_is_plain(pickle) &&
+           memmem(pickle->data, pickle->bytes, main_name, sizeof main_name - 1) != NULL;
+}
+
+/* rescue(arguments, mode, first item, error) → bytes.  error: of plain pickle; what does not travel is raised, and named.  Without one: None
+ * if all that plain pickle sent by name is there in the workers. */
+static PyObject *rescue(struct pool *pool, unsigned mode, PyObject *arguments, size_t first, PyObject *error)
+{
+    return PyObject_CallFunction(pool->hooks[HOOK_RESCUE], "OInO", arguments, mode, (Py_ssize_t)first, error);
+}
+
+static int rescue_names(struct pool *pool, unsigned mode, PyObject *arguments, size_t first,
+                        struct core_pickle *pickle)
+{
+    PyObject *bytes = rescue(pool, mode, arguments, first, Py_None);
+
+    if (bytes == Py_None) {
+        Py_DECREF(bytes);
+        return 0;
+    }
+    core_pickle_free(pickle);
+    return bytes != NULL ? core_pickle_take(bytes, pickle) : -1;
+}
+
+static int rescue_objects(struct pool *pool, unsigned mode, PyObject *arguments, size_t first,
+                          struct core_pickle *ret_pickle)
+{
+    if (!PyErr_ExceptionMatches(PyExc_Exception))
+        return -1;
+    PyObject *error = core_take_error();
+    PyObject *bytes = rescue(pool, mode, arguments, first, error);
+    Py_DECREF(error);
+    return bytes != NULL ? core_pickle_take(bytes, ret_pickle) : -1;
+}
+
 static int pickle_arguments(struct pool *pool, unsigned mode, PyObject *arguments, size_t first,
                             struct core_pickle *ret_pickle)
 {
-    if (core_pickle_make(pool->state, arguments, ret_pickle) == 0)
-        return 0;
-    if (pool->hooks[HOOK_RESCUE] == Py_None || !PyErr_ExceptionMatches(PyExc_Exception))
-        return -1;
-    PyObject *error = core_take_error();
-    PyObject *bytes =
-        PyObject_CallFunction(pool->hooks[HOOK_RESCUE], "OInO", arguments, mode, (Py_ssize_t)first, error);
-    Py_DECREF(error);
-    if (bytes == NULL)
-        return -1;
-    return core_pickle_take(bytes, ret_pickle);
+    int has_rescue = pool->hooks[HOOK_RESCUE] != Py_None;
+
+    if (core_pickle_make(pool->state, arguments, ret_pickle) < 0)
+        return has_rescue ? rescue_objects(pool, mode, arguments, first, ret_pickle) : -1;
+    if (has_rescue && names_main(ret_pickle))
+        return rescue_names(pool, mode, arguments, first, ret_pickle);
+    return 0;
 }
 
 int task_make_item(struct pool *pool, const struct callable *callable, struct task_origin origin,
@@ -73,6 +108,21 @@ int task_make_item(struct pool *pool, const struct callable *callable, struct ta
     memcpy(item + sizeof header + inline_bytes, pickle.data, pickle.bytes);
     core_pickle_free(&pickle);
     *ret_item = (brood_message){item, bytes};
+    return 0;
+}
+
+int task_make_nothing(struct task_origin origin, brood_message *ret_item)
+{
+    struct task_header *header = PyMem_Calloc(1, sizeof *header);
+
+    if (header == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    header->mode = TASK_NOTHING;
+    header->job = origin.job;
+    header->chunk_items = origin.chunk_items;
+    *ret_item = (brood_message){header, sizeof *header};
     return 0;
 }
 
@@ -169,6 +219,8 @@ static PyObject *call_each(const struct task_header *header, PyObject *callable,
 
 static PyObject *run(const brood_task *task, const struct task_header *header, Py_ssize_t *ret_position)
 {
+    if (header->mode == TASK_NOTHING)
+        Py_RETURN_NONE;
     PyObject *callable = load_callable(header), *value = NULL;
     PyObject *arguments = callable != NULL ? load_arguments(header, brood_task_item_bytes(task)) : NULL;
 
@@ -200,11 +252,24 @@ static int reply_with(brood_task *task, enum task_reply kind, const void *data, 
     return 0;
 }
 
+/* rescue_value(value, error) → bytes, or the error: it may be of a class that came by value. */
+static int pickle_value(struct core_state *state, PyObject *value, struct core_pickle *ret_pickle)
+{
+    if (core_pickle_make(state, value, ret_pickle) == 0)
+        return 0;
+    if (!PyErr_ExceptionMatches(PyExc_Exception))
+        return -1;
+    PyObject *error = core_take_error();
+    PyObject *bytes = PyObject_CallFunctionObjArgs(state->rescue_value, value, error, NULL);
+    Py_DECREF(error);
+    return bytes != NULL ? core_pickle_take(bytes, ret_pickle) : -1;
+}
+
 static int reply_with_value(brood_task *task, PyObject *value)
 {
     struct core_pickle pickle;
 
-    if (core_pickle_make(worker.pool->state, value, &pickle) < 0)
+    if (pickle_value(worker.pool->state, value, &pickle) < 0)
         return -1;
     int error = reply_with(task, TASK_VALUE, pickle.data, pickle.bytes);
     core_pickle_free(&pickle);
@@ -226,7 +291,7 @@ static int reply_with_error(brood_task *task, PyObject *value, Py_ssize_t positi
         error = reply_with(task, TASK_ERROR, PyBytes_AS_STRING(bytes), (size_t)PyBytes_GET_SIZE(bytes));
     Py_XDECREF(bytes);
     PyErr_Clear();
-    return error < 0 ? brood_task_fail(task, 1, "the error of the task cannot be told: no memory") : 0;
+    return error < 0 ? brood_task_fail(task, 1, "the error of the task cannot be told") : 0;
 }
 
 static void flush_output(void)

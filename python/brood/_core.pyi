@@ -11,7 +11,8 @@ _SeedItem: TypeAlias = collections.abc.Callable[[int, int], object]  # job, inde
 _StackOf: TypeAlias = collections.abc.Callable[[int], str | None]  # of a pid
 _Start: TypeAlias = collections.abc.Callable[[int, int, int], int]  # pool, anchor, supervisor: the pid
 
-_Rescue: TypeAlias = collections.abc.Callable[[Any, int, int, BaseException], bytes]  # arguments, mode, first item, error
+_Rescue: TypeAlias = collections.abc.Callable[
+    [Any, int, int, BaseException | None], bytes | None]  # arguments, mode, first item, error
 
 class _HasFileno(Protocol):
     def fileno(self) -> int: ...
@@ -197,6 +198,7 @@ def _set_error_helpers(
     unpack: collections.abc.Callable[
         [bytes | None, int, int, int, int, int, int, int, int, int, str | None, _StackOf | None], BaseException],
     blame: collections.abc.Callable[[BaseException, int, int], BaseException],
+    rescue: collections.abc.Callable[[Any, BaseException], bytes],
     broken: type[BaseException],
     /,
 ) -> None: ...

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import pickle
+import sys
 import traceback
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from multiprocessing.context import ProcessError
 from multiprocessing.reduction import ForkingPickler
-from typing import Any
+from typing import Any, NoReturn
 
-from . import _core, _stacks
+from . import _core, _stacks, _travel
 from ._ends import Limits, TaskTimeout
 from ._std_pool import ExceptionWithTraceback, MaybeEncodingError, RemoteTraceback
 
@@ -20,12 +21,13 @@ __all__: list[str] = []
 _ERROR, _DIED, _CANCELLED, _TIMED_OUT = 2, 3, 4, 5
 _CAUSES = (None, "cpu", "memory", "oom")  # enum brood_cause
 _limits = Limits(0, 0, 0, 0)  # of the worker's pool
+_worker_pid = 0
 
 
 def begin_worker(limits: Limits) -> None:
     """In a worker, as it begins: errors say which of the limits they come from."""
-    global _limits
-    _limits = limits
+    global _limits, _worker_pid
+    _limits, _worker_pid = limits, os.getpid()
 
 
 class WorkerDied(ProcessError):
@@ -98,6 +100,22 @@ def _travels(error: object) -> bytes | None:
         return None
 
 
+def _end_child(error: BaseException) -> NoReturn:
+    """A task has forked, and in the child ends with this: as any child of a fork would, and not as the task."""
+    code = 1
+    try:
+        if not isinstance(error, SystemExit):
+            traceback.print_exception(error)
+        elif error.code is None or isinstance(error.code, int):
+            code = error.code or 0
+        else:
+            print(error.code, file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
+
+
 class _Printed:
     """Stands for what is printed so."""
 
@@ -110,6 +128,8 @@ class _Printed:
 
 def pack(error: BaseException, position: int, value: Any, index: int) -> bytes:
     """In a worker: the error of a task as bytes.  value: what it returned, when the error is that this has no pickle."""
+    if os.getpid() != _worker_pid:
+        _end_child(error)
     if value is not None:
         error = MaybeEncodingError(error, _Printed(_text_of(value, repr)))  # it may be too deep for repr, too
     limit = _limits.broken_by(error)
@@ -185,4 +205,4 @@ def blame_value(error: BaseException, first: int, size: int) -> BaseException:
 
 for _class in (WorkerDied, PoolBroken, TaskError):
     _class.__module__ = "brood"  # where users find them
-_core._set_error_helpers(pack, unpack, blame_value, PoolBroken)
+_core._set_error_helpers(pack, unpack, blame_value, _travel.rescue_value, PoolBroken)

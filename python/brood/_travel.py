@@ -37,8 +37,19 @@ class Main:
     def __init__(self, method: str) -> None:
         self._module = sys.modules["__main__"]
         self._then: dict[str, weakref.ref[Any]] | None = None  # under fork: as it is now
+        self._had: dict[str, weakref.ref[Any]] = {}  # what has() was true of
         if method == "fork":
             self._then = {name: weakref.ref(thing) for name, thing in vars(self._module).items() if _is_of_main(thing)}
+            self._had = self._then.copy()
+
+    def has_all(self) -> bool:
+        """Whether workers find all that stands in ``__main__`` by now."""
+        for name, thing in list(vars(self._module).items()):
+            if _is_of_main(thing) and ((had := self._had.get(name)) is None or had() is not thing):
+                if not self.has(thing):
+                    return False
+                self._had[name] = weakref.ref(thing)
+        return True
 
     def has(self, thing: Any) -> bool:
         """Whether workers find this function or class of ``__main__``."""
@@ -105,7 +116,7 @@ def _by_value_type() -> Any:
     return ByValue
 
 
-def _dumps(kind: Any, thing: Any, main: Main, stream: Any = None) -> bytes:
+def _dumps(kind: Any, thing: Any, main: Main | None, stream: Any = None) -> bytes:
     stream = io.BytesIO() if stream is None else stream
     pickler = kind(stream)
     pickler.main = main
@@ -132,8 +143,13 @@ def pickle_callable(function: Callable[..., Any], main: Main) -> tuple[bytes, bo
     return pickled, is_function, is_function and is_by_name
 
 
-def rescue(main: Main, arguments: Any, mode: int, first: int, error: BaseException) -> bytes:
-    """What plain pickle could not do for the arguments of a task; see csrc/task.c."""
+def rescue(main: Main, arguments: Any, mode: int, first: int, error: BaseException | None) -> bytes | None:
+    """What plain pickle could not do for the arguments of a task, or did by names of ``__main__``; see csrc/task.c."""
+    if error is None:
+        try:
+            return None if main.has_all() else _dumps(_ByName, arguments, main)
+        except _Elsewhere as reason:
+            error = reason
     if isinstance(error, _PICKLERS_ERRORS):
         try:
             return _dumps(_by_value_type(), arguments, main)
@@ -144,6 +160,42 @@ def rescue(main: Main, arguments: Any, mode: int, first: int, error: BaseExcepti
     else:
         parts = [(f"item {first + i}", item) for i, item in enumerate(arguments)]
     raise _explained(error, parts, lambda part, stream: _dumps(_by_value_type(), part, main, stream)) from None
+
+
+# ---- back again ----
+
+
+def _class_of(tracker: str) -> Any:
+    import cloudpickle
+
+    return cloudpickle.cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID[tracker]
+
+
+@functools.cache
+def _by_tracker_type() -> Any:
+    """A pickler for what a task returns: classes that have come here by value are there already, under cloudpickle's own number."""
+    import cloudpickle
+
+    trackers = cloudpickle.cloudpickle._DYNAMIC_CLASS_TRACKER_BY_CLASS
+
+    class ByTracker(ForkingPickler):
+        main: Main | None
+
+        def reducer_override(self, thing: Any) -> Any:
+            tracker = trackers.get(thing) if isinstance(thing, type) else None
+            return NotImplemented if tracker is None else (_class_of, (tracker,))
+
+    return ByTracker
+
+
+def rescue_value(value: Any, error: BaseException) -> bytes:
+    """In a worker: what plain pickle could not do for what a task returned, or its error."""
+    if "cloudpickle" not in sys.modules or not isinstance(error, _PICKLERS_ERRORS):
+        raise error
+    try:
+        return _dumps(_by_tracker_type(), value, None)
+    except Exception:
+        raise error from None
 
 
 # ---- which part it is ----

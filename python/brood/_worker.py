@@ -96,7 +96,7 @@ class Life:
             threading._shutdown()  # type: ignore[attr-defined]
             util._flush_std_streams()
 
-    def rescue(self, arguments: Any, mode: int, first: int, error: BaseException) -> bytes:
+    def rescue(self, arguments: Any, mode: int, first: int, error: BaseException | None) -> bytes | None:
         """In the owner: see _travel."""
         return _travel.rescue(self.main, arguments, mode, first, error)
 

@@ -385,6 +385,30 @@ def test_workers_know_who_they_are(method):
         assert pool._pool[0].pid == pid and pool._processes == 1
 
 
+def fork_and(how):
+    pid = os.fork()
+    if pid == 0:
+        how()
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def leave_with_seven():
+    print("from the child")
+    sys.exit(7)
+
+
+def fail_silently():
+    sys.stderr = open(os.devnull, "w")
+    raise ValueError
+
+
+@pytest.mark.parametrize("how, code", [(leave_with_seven, 7), (sys.exit, 0), (fail_silently, 1)])
+def test_a_child_that_a_task_forks_is_not_the_task(how, code, capfd):
+    with mp.get_context("fork").Pool(1) as pool:
+        assert pool.map(fork_and, [how, how], chunksize=2) == [code, code]
+    assert capfd.readouterr().out == "from the child\n" * (2 if code == 7 else 0)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_results_keep_their_pool(method):
     def started(call):

@@ -46,6 +46,15 @@ PROGRAM = """
     def changes(x):
         return x + 1
 
+    def same(x):
+        return x
+
+    def call(function, x):
+        return function(x)
+
+    def call_one(function):
+        return function(0) if function else None
+
     class Known:
         def __call__(self, x):
             return x, setting
@@ -89,6 +98,11 @@ PROGRAM = """
                 exec(f"class Late:\\n    def __call__(self, x): return x - {i}")
                 assert pool.map(changes, [0, 1]) == [i, i + 1]
                 assert pool.map(Late(), [0]) == [-i]
+                late = Late()
+                assert pool.apply(call, (late, 1)) == 1 - i and pool.map(call_one, [late, 0]) == [-i, None]
+                assert isinstance(pool.apply(same, (late,)), Late) and pool.map(same, [Late]) == [Late]
+                assert list(pool.imap(call_one, [late])) == [-i]
+            assert type(pool.apply(same, (Known(),))) is Known
             square = lambda x: x * x
             square.__qualname__ = square.__name__ = "square"
             assert pool.map(square, [3]) == [9]
@@ -261,6 +275,10 @@ def test_it_is_named_in_every_call(pool):
     fails(lambda: pool.map_async(same, things, chunksize=3), "item 3.inner")
     fails(lambda: pool.starmap(same, zip(things)), "item 3[0].inner")
     fails(lambda: list(pool.imap(same, things, 2)), "item 3.inner")
+    results = pool.imap(same, [*things, 5])
+    assert [next(results) for _ in range(3)] == [1, 2, 3]
+    fails(lambda: next(results), "item 3.inner")
+    assert list(results) == [5]
     fails(lambda: list(pool.imap_unordered(same, iter(things))), "item 3.inner")
     fails(lambda: pool.apply_async(Thing(LOCK).method), "func.__self__.inner")
     fails(lambda: pool.map(lambda x: LOCK, things[:1]), "func's global LOCK")
