@@ -10,7 +10,7 @@ struct stream {
     PyObject *callable;
     PyObject *chunks; /* iterator; NULL once it has ended */
     PyObject *error;  /* what it raised: comes after the results before it */
-    PyObject *unsent; /* dict: index of a task that could not be pickled → why; a task that does nothing runs in its place */
+    PyObject *unsent; /* dict: index of a task that has no pickle → why; one that does nothing runs for it */
     struct task_origin origin;
     size_t made;        /* of the user's items, how many are in chunks */
     brood_message item; /* the latest, which the core has copied when it asks for the next */

@@ -286,12 +286,12 @@ static int reply_with_error(brood_task *task, PyObject *value, Py_ssize_t positi
         PyObject_CallFunction(worker.pool->state->pack_error, "OnOn", exception, position,
                               value != NULL ? value : Py_None, (Py_ssize_t)brood_task_index(task));
     Py_XDECREF(exception);
-    int error = -1;
+    int error = bytes == NULL && PyErr_ExceptionMatches(PyExc_MemoryError) ? -ENOMEM : -EINVAL;
     if (bytes != NULL && PyBytes_Check(bytes))
         error = reply_with(task, TASK_ERROR, PyBytes_AS_STRING(bytes), (size_t)PyBytes_GET_SIZE(bytes));
     Py_XDECREF(bytes);
     PyErr_Clear();
-    return error < 0 ? brood_task_fail(task, 1, "the error of the task cannot be told") : 0;
+    return error < 0 ? brood_task_fail(task, -error, "the error of the task cannot be told") : 0;
 }
 
 static void flush_output(void)

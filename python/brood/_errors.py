@@ -2,6 +2,7 @@
 """How the errors of tasks travel from worker to owner, and brood's own exceptions."""
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import sys
@@ -130,7 +131,7 @@ def pack(error: BaseException, position: int, value: Any, index: int) -> bytes:
     """In a worker: the error of a task as bytes.  value: what it returned, when the error is that this has no pickle."""
     if os.getpid() != _worker_pid:
         _end_child(error)
-    if value is not None:
+    if value is not None and not isinstance(error, MemoryError):
         error = MaybeEncodingError(error, _Printed(_text_of(value, repr)))  # it may be too deep for repr, too
     limit = _limits.broken_by(error)
     if limit is not None:
@@ -192,8 +193,9 @@ def unpack(
         return TaskTimeout(_told(first, size, text or ""))
     if kind == _CANCELLED:
         return CancelledError(_told(first, size, text) if text else "the task was cancelled before it began, or its pool was terminated")
-    if kind == _ERROR:
-        return PoolBroken(text)
+    if kind == _ERROR:  # the task's own did not fit into the arena
+        told = _told(first, size, text or "")
+        return MemoryError(told) if code == errno.ENOMEM else TaskError("Exception", told)
     return PoolBroken(text or "the pool ended before the task was done")
 
 

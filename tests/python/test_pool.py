@@ -19,6 +19,7 @@ import brood as mp
 from brood import WorkerDied, _core
 from brood.pool import PoolBroken
 
+from programs import run_program
 from support import needs_silence
 
 METHODS = ["fork", "spawn", "forkserver"]
@@ -230,6 +231,25 @@ def test_a_result_that_is_too_deep_is_said_to_be(pool):
     with pytest.raises(mp.pool.MaybeEncodingError, match="recursion"):
         pool.apply(nest_lists, (100000,))
     assert pool.apply(square, (3,)) == 9
+
+
+def test_a_result_that_does_not_fit_into_the_arena_is_a_memory_error(tmp_path):
+    program = """
+        import resource
+        import brood
+
+        if __name__ == "__main__":
+            brood.Queue().put(1)  # the arena begins
+            resource.setrlimit(resource.RLIMIT_FSIZE, (50_000_000, 50_000_000))
+            with brood.Pool(1) as pool:
+                results = [pool.apply_async(bytes, (size,)) for size in (60_000_000, 1000, 70_000_000)]
+                for result in results:
+                    try:
+                        print(len(result.get(60)))
+                    except MemoryError as error:
+                        print("the arena cannot grow" in str(error), len(str(error)) < 200)
+        """
+    assert run_program(tmp_path, program) == "True True\n1000\nTrue True\n"
 
 
 def nest_lists(depth):
