@@ -531,7 +531,7 @@ static void owners_may_give_up_their_rights(void **unused)
 
     (void)unused;
     if (getuid() != 0)
-        skip();
+        skip_because("only root has rights to give up");
     pid_t pid = fork();
     if (pid == 0)
         _exit(destroy_without_rights());

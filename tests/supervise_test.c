@@ -18,6 +18,7 @@
 
 #include "arena/roster.h"
 #include "base/atomic.h"
+#include "base/testing.h"
 #include "brood.h"
 #include "plat/process.h"
 #include "pool/pool.h"
@@ -301,7 +302,7 @@ static void its_owner_may_give_up_its_rights(void **unused)
 
     (void)unused;
     if (getuid() != 0)
-        skip();
+        skip_because("only root has rights to give up");
     pid_t pid = fork();
     if (pid == 0)
         _exit(destroy_without_rights());

@@ -32,6 +32,7 @@
 #include "arena/roster.h"
 #include "arena/undertaker.h"
 #include "base/atomic.h"
+#include "base/testing.h"
 #include "base/time.h"
 #include "brood.h"
 #include "plat/process.h"

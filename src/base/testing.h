@@ -3,6 +3,7 @@
 #ifndef BRI_TESTING_H
 #define BRI_TESTING_H
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,5 +14,8 @@ static inline int runs_under(const char *tool)
 
     return name != NULL && strcmp(name, tool) == 0;
 }
+
+/* cmocka's skip(), with the reason that tools/run-tests prints. */
+#define skip_because(reason) (fprintf(stderr, "# skipped %s: %s\n", __func__, (reason)), skip())
 
 #endif

@@ -121,14 +121,13 @@ static inline void work_silently(void *argument)
     }
 }
 
-/* work(argument) makes no system call once it has run once.  Not under valgrind: it makes system calls of its own in the process that
- * it runs (signal masks, gettid), and the kernel cannot tell them from ours. */
+/* work(argument) makes no system call once it has run once. */
 static inline void assert_makes_no_system_call(void (*work)(void *argument), void *argument)
 {
     struct silent silent = {work, argument};
 
-    if (runs_under("valgrind"))
-        skip();
+    if (runs_under("valgrind")) /* signal masks, gettid */
+        skip_because("valgrind makes system calls of its own, which the kernel cannot tell from ours");
     assert_exits_well(start_child(work_silently, &silent));
 }
 

@@ -289,7 +289,7 @@ static void every_kill_of_create(void **state)
 static void every_kill(void **state)
 {
     (void)state;
-    skip(); /* needs -Dfault_points=true */
+    skip_because("needs -Dfault_points=true");
 }
 
 #define every_kill_of_create every_kill

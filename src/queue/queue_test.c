@@ -422,7 +422,7 @@ static void no_system_call_when_awake(void **state)
 {
     (void)state;
     if (runs_under("valgrind"))
-        skip(); /* it makes system calls of its own, which the kernel cannot tell from ours */
+        skip_because("valgrind makes system calls of its own, which the kernel cannot tell from ours");
     brood_queue *queue = new_queue(4, 0);
     put_filled(queue, 5000, 0);
     get_filled(queue, 5000, 0);
