@@ -194,6 +194,44 @@ static uint64_t record_progress(struct loss *loss, uint64_t progress)
     return item;
 }
 
+/* A complete job is of no use on the list.  The look is a visit, so that the owner does not free the job under it. */
+static int may_replace(struct bri_pool_shm *pool, _Atomic bri_offset *entry, bri_offset there)
+{
+    if (there == 0)
+        return 1;
+    bri_store_seq_cst(&pool->replacing, there);
+    int is_useless = bri_load_seq_cst(entry) == there && bri_job_is_complete(bri_at(there));
+    bri_store_release(&pool->replacing, (bri_offset)0);
+    return is_useless;
+}
+
+static int is_offered_again(const struct loss *loss)
+{
+    for (uint32_t i = 0; i < BRI_RETURNS; i++)
+        if (bri_load_acquire(&bri_pool_return(loss->pool, i)->job) == bri_offset_of(loss->job))
+            return 1;
+    return 0;
+}
+
+static void put_among_returns(const struct loss *loss)
+{
+    for (uint32_t i = 0; !is_offered_again(loss); i = (i + 1) % BRI_RETURNS) {
+        _Atomic bri_offset *entry = &bri_pool_return(loss->pool, i)->job;
+        bri_offset there = bri_load_acquire(entry);
+        if (may_replace(loss->pool, entry, there) && bri_cas_seq_cst(entry, &there, bri_offset_of(loss->job)))
+            return;
+    }
+}
+
+/* While the dead one's chunk is claimed: as long as it is the job is not complete, and its owner does not look through the returns yet.  When
+ * it does, `again` says that there is something to look through. */
+static void offer_again(const struct loss *loss)
+{
+    put_among_returns(loss);
+    bri_add_acq_rel(&loss->pool->again, UINT64_C(1));
+    bri_fault("mourn.chunk.offered");
+}
+
 /* The chunk is claimed by the dead: keep what is done, note what died, give the rest back. */
 static void return_chunk(struct loss *loss)
 {
@@ -203,6 +241,7 @@ static void return_chunk(struct loss *loss)
         progress != 0 ? record_progress(loss, progress) : bri_job_resume_item(loss->job, loss->chunk);
 
     if (next < bri_job_end_item(loss->job, loss->chunk)) {
+        offer_again(loss); /* before FREE: a worker that does not find it in the ring finds it there */
         bri_store_release(&loss->seat->chunk, BRI_NO_CHUNK); /* whoever is DONE with it next has it counted */
         bri_store_seq_cst(word, (uint16_t)BRI_CHUNK_FREE);
         bri_fault("mourn.chunk.free");
@@ -223,36 +262,10 @@ static int find_claim(struct loss *loss)
     return loss->chunk != BRI_NO_CHUNK;
 }
 
-/* A complete job is of no use on the list.  The owner may free it under this look: then its entry is 0 already, and the CAS fails. */
-static int may_replace(bri_offset there)
-{
-    return there == 0 || bri_job_is_complete(bri_at(there));
-}
-
-static int is_offered_again(const struct loss *loss)
-{
-    for (uint32_t i = 0; i < BRI_RETURNS; i++)
-        if (bri_load_acquire(&bri_pool_return(loss->pool, i)->job) == bri_offset_of(loss->job))
-            return 1;
-    return 0;
-}
-
-static void offer_again(const struct loss *loss)
-{
-    for (uint32_t i = 0; !is_offered_again(loss); i = (i + 1) % BRI_RETURNS) {
-        _Atomic bri_offset *entry = &bri_pool_return(loss->pool, i)->job;
-        bri_offset there = bri_load_acquire(entry);
-        if (may_replace(there) && bri_cas_seq_cst(entry, &there, bri_offset_of(loss->job)))
-            return;
-    }
-}
-
 static void mourn_visit(struct loss *loss)
 {
     uint64_t last = bri_load_acquire(&loss->seat->chunk);
 
-    offer_again(
-        loss); /* before the chunk is FREE again: a worker that does not find it in the ring finds it here */
     if (last != BRI_NO_CHUNK && bri_load_acquire(bri_job_chunk(loss->job, last)) == BRI_CHUNK_DONE) {
         loss->chunk = last;
         count_chunk(loss);
@@ -260,7 +273,8 @@ static void mourn_visit(struct loss *loss)
     if (find_claim(loss))
         return_chunk(loss);
     bri_fault("mourn.chunk.returned");
-    bri_add_acq_rel(&loss->pool->again, UINT64_C(1));
+    bri_add_acq_rel(&loss->pool->again,
+                    UINT64_C(1)); /* after FREE, whoever set it: those that came too early look again */
     bri_job_complete_if_counted(loss->job);
     if (bri_job_is_complete(loss->job))
         bri_job_announce(loss->job);
@@ -286,6 +300,8 @@ static void mourn(void *payload, bri_name dead)
 {
     struct bri_pool_shm *pool = payload;
 
+    if (bri_load_relaxed(&pool->replacing) != 0) /* a dead undertaker's: there is one at a time */
+        bri_store_release(&pool->replacing, (bri_offset)0);
     for (uint32_t i = 0; i < pool->workers; i++)
         if (bri_load_acquire(&bri_pool_seat(pool, i)->name) == dead)
             mourn_worker(pool, i, dead);

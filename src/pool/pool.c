@@ -337,7 +337,7 @@ static int check_options(const brood_pool_options *options, brood_pool_options *
     return 0;
 }
 
-static int make_shared(brood_pool *pool)
+int bri_pool_make_shared(brood_pool *pool)
 {
     const brood_pool_options *options = &pool->options;
     uint64_t seats = sizeof(struct bri_pool_shm);
@@ -406,7 +406,7 @@ static int wait_until_started(brood_pool *pool)
 
 static int start(brood_pool *pool)
 {
-    int error = make_shared(pool);
+    int error = bri_pool_make_shared(pool);
 
     if (error < 0)
         return error;

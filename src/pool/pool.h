@@ -20,10 +20,12 @@
  * Either the worker sees the entry gone (or head beyond it), or the owner sees the visit (both sequentially consistent).
  * Limbo is the owner's own: it looks there when it offers or frees a job, in its waits, and before its own allocations fail.
  *
- * The supervisor's looks at jobs (deadlines, cancels) are visits too: `looking` for `visiting`, and the entry in question for the ring's.
+ * Other looks at jobs are visits too, with a word of their own for `visiting`, and the entry in question for the ring's: `looking`, the
+ * supervisor's (deadlines, cancels); `replacing`, the undertaker's (is that job on the list of returns complete?).
  *
- * returns:   jobs with chunks that a dead worker gave back; `again` + 1 after each.  Written by the undertaker, emptied of complete jobs by the
- *            undertaker and by the owner when it frees a job.
+ * returns:   jobs with chunks that a dead worker gave back.  Written by the undertaker, emptied of complete jobs by the undertaker and, in F1, by
+ *            the owner when it frees a job.   again: 0 until something has been put there; + 1 before and after a chunk is FREE again
+ *   A job is put there while a dead one's claim keeps it from being complete, so before F1: F1 finds it, and no entry outlives its job.
  *
  * death table
  *   worker       job.h; the supervisor reaps it, notes how it ended in the seat, buries it, and starts another
@@ -127,6 +129,7 @@ struct bri_pool_shm {
     _Atomic int64_t
         alarm_at; /* a job's deadline comes no earlier: CAS, downward by the owner, anew by the supervisor */
     _Atomic bri_offset looking; /* job that the supervisor looks at: a visit as those of the seats are (F2) */
+    _Atomic bri_offset replacing; /* likewise, the undertaker; the next one clears it */
 };
 
 static inline struct bri_seat_shm *bri_pool_seat(struct bri_pool_shm *pool, uint32_t index)
@@ -179,6 +182,9 @@ struct brood_pool {
     brood_pool *next; /* list of live handles */
 };
 
+/* The shared half, as pool->options say: 0, -ENOMEM. */
+int bri_pool_make_shared(brood_pool *pool);
+
 /* The handle is one and this process made it: 0, -EINVAL, -EPERM. */
 int bri_pool_check(const brood_pool *pool);
 
@@ -220,6 +226,9 @@ void bri_supervisor_main(void *supervise);
 /* Their supervisor was killed, and they die with it: waits for that and buries them. */
 void bri_pool_bury_workers(struct bri_pool_shm *pool);
 
+/* An empty seat for a new worker of a name of its own: -EAGAIN, -ENOMEM. */
+int bri_seat_give(struct bri_pool_shm *pool, struct bri_seat_shm *seat, bri_name *ret_name);
+
 /* worker.c: the life of a worker, after it has entered the arena. */
 _Noreturn void bri_worker_main(brood_pool *pool, uint32_t index);
 
@@ -247,6 +256,8 @@ struct bri_claim {
 enum { BRI_CLAIMED = 1, BRI_LEAVE = 2 };
 /* A condition for bri_wait: BRI_CLAIMED, BRI_LEAVE, or 0. */
 int bri_claim_any(void *claim);
+/* J6, in worker.c: runs the items of the chunk that is claimed; how many these are. */
+uint64_t bri_worker_run_chunk(brood_pool *pool, struct bri_claim *claim);
 /* J7, J8. */
 void bri_claim_done(struct bri_claim *claim);
 

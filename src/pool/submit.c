@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "arena/roster.h"
+#include "base/check.h"
 #include "base/error.h"
 #include "base/options.h"
 #include "base/time.h"
@@ -82,6 +83,8 @@ static int is_visited(struct bri_pool_shm *shared, struct bri_job_shm *job)
     for (uint32_t i = 0; i < shared->workers; i++)
         if ((bri_load_seq_cst(&bri_pool_seat(shared, i)->visiting) & ~BRI_VISIT_VALID) == bri_offset_of(job))
             return 1;
+    if (bri_load_seq_cst(&shared->replacing) == bri_offset_of(job))
+        return 1;
     return bri_load_seq_cst(&shared->looking) == bri_offset_of(job) &&
            bri_pool_state_of(shared) < BRI_POOL_BROKEN;
 }
@@ -92,7 +95,7 @@ static void withdraw(struct bri_pool_shm *shared, struct bri_job_shm *job, uint6
 
     if (index >= bri_load_seq_cst(&shared->head)) /* F1 */
         bri_cas_seq_cst(bri_pool_ring(shared, index), &expected, (bri_offset)0);
-    if (bri_load_acquire(&shared->again) == 0) /* nobody has ever died: nothing is on the list of returns */
+    if (bri_load_acquire(&shared->again) == 0) /* nothing has ever been on the list of returns */
         return;
     for (uint32_t i = 0; i < BRI_RETURNS; i++) {
         expected = job_at;
@@ -107,6 +110,7 @@ static int try_to_free(struct bri_pool_shm *shared, const struct bri_limbo *give
     if (!bri_job_is_complete(given_up->job) && bri_pool_state_of(shared) < BRI_POOL_BROKEN)
         return 0;
     withdraw(shared, given_up->job, given_up->index);
+    bri_fault("pool.withdrawn");
     bri_fence_seq_cst();
     if (is_visited(shared, given_up->job))
         return 0;

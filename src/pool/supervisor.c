@@ -70,6 +70,26 @@ static int fill_spare(_Atomic bri_offset *spare, bri_name owner)
     return 0;
 }
 
+int bri_seat_give(struct bri_pool_shm *pool, struct bri_seat_shm *seat, bri_name *ret_name)
+{
+    int error = fill_spare(&seat->spare_failure, pool->owner);
+
+    if (error == 0)
+        error = fill_spare(&seat->spare_resume, pool->owner);
+    if (error == 0)
+        error = bri_roster_claim(BRI_ROLE_WORKER, ret_name);
+    if (error < 0)
+        return error;
+    bri_store_relaxed(&seat->started, 0u);
+    bri_store_relaxed(&seat->visiting, UINT64_C(0));
+    bri_store_relaxed(&seat->chunk, BRI_NO_CHUNK);
+    bri_enforce_reset(seat);
+    seat->born_ns = (uint64_t)bri_now_ns();
+    seat->items_at_birth = bri_load_relaxed(&seat->items);
+    bri_store_release(&seat->name, *ret_name);
+    return 0;
+}
+
 static void prepare_signals_of_worker(void)
 {
     signal(SIGINT, SIG_IGN); /* Ctrl-C is the owner's business */
@@ -120,21 +140,10 @@ static int try_to_start(struct supervisor *supervisor, uint32_t index)
 {
     struct bri_seat_shm *seat = bri_pool_seat(supervisor->shared, index);
     bri_name name;
-    int error = fill_spare(&seat->spare_failure, supervisor->shared->owner);
+    int error = bri_seat_give(supervisor->shared, seat, &name);
 
-    if (error == 0)
-        error = fill_spare(&seat->spare_resume, supervisor->shared->owner);
-    if (error == 0)
-        error = bri_roster_claim(BRI_ROLE_WORKER, &name);
     if (error < 0)
         return error;
-    bri_store_relaxed(&seat->started, 0u);
-    bri_store_relaxed(&seat->visiting, UINT64_C(0));
-    bri_store_relaxed(&seat->chunk, BRI_NO_CHUNK);
-    bri_enforce_reset(seat);
-    seat->born_ns = (uint64_t)bri_now_ns();
-    seat->items_at_birth = bri_load_relaxed(&seat->items);
-    bri_store_release(&seat->name, name);
     error = fork_worker(supervisor, index, name);
     if (error < 0) {
         bri_store_release(&seat->name, (bri_name)0);

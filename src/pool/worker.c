@@ -287,7 +287,7 @@ static void run_items(struct bri_claim *claim, brood_task *task, uint64_t begin,
         bri_store_release(&claim->seat->ends_at, BROOD_FOREVER);
 }
 
-static uint64_t run_chunk(brood_pool *pool, struct bri_claim *claim)
+uint64_t bri_worker_run_chunk(brood_pool *pool, struct bri_claim *claim)
 {
     struct bri_job_shm *job = claim->job;
     uint64_t end = bri_job_end_item(job, claim->chunk);
@@ -357,7 +357,7 @@ _Noreturn void bri_worker_main(brood_pool *pool, uint32_t index)
         pool->hooks.worker_begins(pool->hooks.argument);
     initialize(pool, seat);
     while (wait_for_chunk(&claim) == BRI_CLAIMED) {
-        uint64_t items = run_chunk(pool, &claim);
+        uint64_t items = bri_worker_run_chunk(pool, &claim);
         bri_claim_done(&claim);
         done += items;
         bri_store_relaxed(&seat->items, bri_load_relaxed(&seat->items) + items);
