@@ -37,7 +37,8 @@ static void clear_tally(void)
 
 enum deed { DEED_WORK, DEED_SEGFAULT, DEED_ABORT, DEED_EXIT_3, DEED_EXIT_0, DEED_KILL, DEED_FAIL, DEEDS };
 
-static void segfault(void)
+/* The kernel is to notice, no sanitizer before it. */
+__attribute__((no_sanitize("undefined", "address"))) static void segfault(void)
 {
     int *_Atomic nowhere = NULL;
 
