@@ -14,7 +14,9 @@ enum {
     TRY_MS = 20000,
     FEW = 1000,
     MANY = 1000000,
-    CALLS_MOST = 60
+    CALLS_MOST = 60,
+    POLLS = 200000,
+    CALLS_PER_LOOK = 4
 };
 
 static _Atomic long *calls;
@@ -119,6 +121,39 @@ static void maps_cost_the_same_whatever_their_length(void **unused)
     assert_ok(brood_pool_destroy(pool));
 }
 
+static int wait_for_gate(brood_task *task, const void *item, void *result)
+{
+    (void)task, (void)result;
+    while (bri_load_acquire(*(_Atomic int *const *)item) == 0)
+        bri_cpu_relax();
+    return 0;
+}
+
+/* Now and then somebody has to ask the kernel after the supervisor; not each time that the result is asked after. */
+static void polling_makes_few_system_calls(void **unused)
+{
+    _Atomic int *gate = shared_pages(sizeof *gate);
+    brood_pool *pool = new_pool(1);
+    brood_result *result;
+
+    (void)unused;
+    assert_ok(brood_pool_apply_async(pool, wait_for_gate, &gate, sizeof gate, 0, &result));
+    assert_int_equal(brood_result_ready(result), 0);
+    long before = bri_load_relaxed(calls);
+    int64_t begin = bri_now_ns();
+    for (int i = 0; i < POLLS; i++)
+        assert_int_equal(brood_result_ready(result), 0);
+    long looks = (long)((bri_now_ns() - begin) / BRI_NS_PER_MS / 10) + 1;
+    long made = bri_load_relaxed(calls) - before;
+    fprintf(stderr, "# system calls: %ld for %d questions in %ld times 10 ms\n", made, POLLS, looks);
+    assert_true(made <= looks * CALLS_PER_LOOK);
+    bri_store_release(gate, 1);
+    assert_ok(brood_result_wait(result, brood_after_ms(WITHIN_MS)));
+    assert_ok(brood_result_destroy(result));
+    assert_ok(brood_pool_destroy(pool));
+    munmap((void *)gate, sizeof *gate);
+}
+
 /* User and system time of the process, in clock ticks: fields 14 and 15. */
 static unsigned long ticks_of(pid_t pid)
 {
@@ -177,6 +212,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         clean_test(round_trips_make_no_system_call),
         clean_test(maps_cost_the_same_whatever_their_length),
+        clean_test(polling_makes_few_system_calls),
         clean_test(idle_pools_do_nothing),
     };
 

@@ -567,6 +567,29 @@ static void descriptors_tell_of_a_killed_supervisor(void **unused)
     assert_ok(brood_pool_destroy(pool));
 }
 
+/* The owner does nothing but ask: a dead worker's item has its outcome, and a further one is done. */
+static void polling_tells_of_a_killed_supervisor(void **unused)
+{
+    brood_pool *pool = new_pool(1);
+    long item = 3, value = 0;
+    brood_result *result;
+
+    (void)unused;
+    for (int round = 0; round < 5; round++) {
+        assert_ok(brood_pool_apply_async(pool, nap, &item, sizeof item, sizeof item, &result));
+        kill_supervisor(pool);
+        await_true(brood_result_ready(result) == 1);
+        int error = brood_result_get(result, &value, sizeof value, BROOD_NOW);
+        assert_true(error == -EOWNERDEAD || error == 0);
+        assert_ok(brood_result_destroy(result));
+        assert_ok(brood_pool_apply_async(pool, nap, &item, sizeof item, sizeof item, &result));
+        await_true(brood_result_ready(result) == 1);
+        assert_ok(brood_result_get(result, &value, sizeof value, BROOD_NOW));
+        assert_ok(brood_result_destroy(result));
+    }
+    assert_ok(brood_pool_destroy(pool));
+}
+
 /* One descriptor too few for all that it watches: an error, not one that does not tell. */
 static void descriptors_are_whole_or_not_at_all(void **unused)
 {
@@ -610,6 +633,7 @@ int main(void)
         clean_test(stopped_pools_can_be_destroyed),
         clean_test(owners_may_give_up_their_rights),
         clean_test(descriptors_tell_of_a_killed_supervisor),
+        clean_test(polling_tells_of_a_killed_supervisor),
         clean_test(descriptors_are_whole_or_not_at_all),
     };
 

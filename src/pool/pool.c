@@ -18,7 +18,7 @@
 #include "proc/child.h"
 #include "sync/event.h"
 
-enum { WORKERS_MAX = 1024, GRACE_MS = 500, SUPERVISORS_MAX = 16, STARTS_MAX = 2, SLICE_MS = 100 };
+enum { WORKERS_MAX = 1024, GRACE_MS = 500, SUPERVISORS_MAX = 16, STARTS_MAX = 2, SLICE_MS = 100, POLL_MS = 10 };
 
 /* The live handles of this process: a handle that was destroyed is found out before it is looked into. */
 static brood_pool *live_pools;
@@ -300,6 +300,15 @@ void bri_pool_look_after(brood_pool *pool)
     if (bri_pool_state_of(pool->shared) < BRI_POOL_BROKEN)
         bri_report_if_ended(bri_load_acquire(&pool->shared->supervisor));
     bri_pool_sweep_unless_busy(pool);
+}
+
+/* Of several threads one looks. */
+void bri_pool_look_after_at_times(brood_pool *pool)
+{
+    int64_t due = bri_load_relaxed(&pool->look_after_at), now = bri_now_ns();
+
+    if (now >= due && bri_cas_acq_rel(&pool->look_after_at, &due, now + POLL_MS * BRI_NS_PER_MS))
+        bri_pool_look_after(pool);
 }
 
 /* --- create --- */

@@ -171,6 +171,7 @@ struct brood_pool {
     int supervisor_fd;            /* pidfd of the supervisor */
     struct bri_doorbell doorbell; /* its workers have it too */
     uint32_t supervisor_restarts, failed_starts; /* those that ended before they had begun, in a row */
+    _Atomic int64_t look_after_at;               /* polling asks after the supervisor from then on */
     struct bri_modules modules;                  /* where functions may lie */
     brood_pool_options options;
     brood_pool_hooks hooks;
@@ -201,6 +202,9 @@ void bri_pool_ring_supervisor(brood_pool *pool);
 
 /* For waits, now and then: asks the kernel after the supervisor, as nobody else watches it, and frees jobs that were given up, as no worker can. */
 void bri_pool_look_after(brood_pool *pool);
+
+/* For those who poll instead of waiting: bri_pool_look_after, unless that was less than 10 ms ago; then no system call. */
+void bri_pool_look_after_at_times(brood_pool *pool);
 
 /* Why nothing goes on, as errno with the sentence: -ESHUTDOWN, -ENOTRECOVERABLE, -ECANCELED; 0: it runs.  */
 int bri_pool_trouble(brood_pool *pool, int for_submission);

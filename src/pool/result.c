@@ -141,11 +141,17 @@ int brood_result_wait_any(brood_result *const *results, size_t count, int64_t de
     }
 }
 
+/* Nobody would tell a caller who never waits that the supervisor was killed: a look that finds that out starts another, or ends the pool. */
 int brood_result_ready(brood_result *result)
 {
     int error = bri_result_check(result);
 
-    return error < 0 ? error : bri_result_is_ready(result);
+    if (error < 0)
+        return error;
+    if (bri_result_is_ready(result))
+        return 1;
+    bri_pool_look_after_at_times(result->pool);
+    return bri_result_is_ready(result);
 }
 
 size_t brood_result_count(brood_result *result)
