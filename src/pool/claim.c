@@ -118,9 +118,11 @@ static int try_returns(struct bri_claim *claim)
 
 static int try_ring(struct bri_claim *claim)
 {
-    uint64_t tail = bri_load_acquire(&claim->pool->tail);
+    uint64_t index = bri_load_acquire(&claim->pool->head), tail = bri_load_acquire(&claim->pool->tail);
 
-    for (uint64_t index = bri_load_acquire(&claim->pool->head); index < tail; index++) {
+    if (tail - index > BRI_RING) /* damage, or nothing: head was read first, and never passes tail */
+        return 0;
+    for (; index < tail; index++) {
         if (!begin_visit(claim, bri_pool_ring(claim->pool, index), index)) {
             if (bri_load_acquire(bri_pool_ring(claim->pool, index)) == 0)
                 advance_head(claim, index);

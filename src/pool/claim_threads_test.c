@@ -29,8 +29,8 @@ struct seat {
     uint32_t index, random, deaths;
 };
 
-struct flight { /* a job on its way */
-    struct bri_job_shm *job;
+struct flight {               /* a job on its way */
+    struct bri_job_view view; /* job NULL: none */
     uint64_t index;
     const uint32_t *runs;
 };
@@ -94,7 +94,7 @@ static void *keep_seat(void *argument)
     for (; left == NULL; own->deaths += left == NULL) {
         pthread_t worker;
         bri_name name;
-        thread_check(bri_seat_give(pool->shared, seat, &name) == 0);
+        thread_check(bri_seat_give(seat, bri_self(), &name) == 0);
         thread_check(pthread_create(&worker, NULL, work, own) == 0);
         thread_check(pthread_join(worker, &left) == 0);
         bury_worker(name, left != NULL ? BRI_END_CLEAN : BRI_END_KILLED);
@@ -110,13 +110,14 @@ static int is_complete(void *job)
 }
 
 /* One outcome each, the right one, and run no oftener than that says. */
-static void check_item(struct bri_job_shm *job, uint64_t index, uint32_t runs)
+static void check_item(const struct bri_job_view *view, uint64_t index, uint32_t runs)
 {
+    struct bri_job_shm *job = view->job;
     uint32_t number = ((const struct item *)bri_at(job->items_at))[index].number;
     uint32_t value = ((const uint32_t *)bri_at(job->results_at))[index];
     brood_outcome outcome;
 
-    bri_job_outcome(job, index, &outcome);
+    thread_check(bri_job_outcome(view, index, &outcome) == 0);
     thread_check(runs <= (uint32_t)outcome.attempts);
     switch (outcome.kind) {
     case BROOD_VALUE:
@@ -149,34 +150,34 @@ static void submit_job(struct owner *own, uint32_t number, struct flight *ret_fl
 
     for (uint32_t i = 0; i < wish.count; i++)
         items[i] = (struct item){number + i, &runs[i]};
-    thread_check(bri_job_make(&wish, &ret_flight->job) == 0);
-    thread_check(bri_pool_offer(pool, ret_flight->job, &ret_flight->index) == 0);
+    thread_check(bri_job_make(&wish, &ret_flight->view) == 0);
+    thread_check(bri_pool_offer(pool, &ret_flight->view, &ret_flight->index) == 0);
     ret_flight->runs = runs;
 }
 
 static void end_job(struct flight *flight)
 {
-    struct bri_job_shm *job = flight->job;
+    struct bri_job_shm *job = flight->view.job;
 
     if (job == NULL)
         return;
     thread_check(bri_wait(&job->event, is_complete, job, brood_after_ms(WITHIN_MS), 0) == 1);
     for (uint64_t i = 0; i < job->count; i++)
-        check_item(job, i, flight->runs[i]);
-    bri_pool_take_back(pool, job, flight->index);
-    flight->job = NULL;
+        check_item(&flight->view, i, flight->runs[i]);
+    bri_pool_take_back(pool, &flight->view, flight->index);
+    flight->view.job = NULL;
 }
 
 static void give_up_job(struct flight *flight)
 {
-    bri_pool_take_back(pool, flight->job, flight->index);
-    flight->job = NULL;
+    bri_pool_take_back(pool, &flight->view, flight->index);
+    flight->view.job = NULL;
 }
 
 static void *use_pool(void *argument)
 {
     struct owner *own = argument;
-    struct flight flights[FLIGHTS] = {{NULL, 0, NULL}};
+    struct flight flights[FLIGHTS] = {{.runs = NULL}};
 
     for (uint32_t i = 0; i < JOBS; i++) {
         struct flight *flight = &flights[i % FLIGHTS];
@@ -186,7 +187,7 @@ static void *use_pool(void *argument)
         if (wish == 0)
             give_up_job(flight);
         else if (wish == BRI_CANCEL_WAITING || wish == BRI_CANCEL_RUNNING)
-            bri_job_cancel(flight->job, (enum bri_job_cancel)wish);
+            bri_job_cancel(&flight->view, (enum bri_job_cancel)wish);
     }
     for (int i = 0; i < FLIGHTS; i++)
         end_job(&flights[i]);

@@ -33,7 +33,8 @@ static int watch(int epoll, int fd)
 
 static struct bri_bell_shm *bell_of(brood_result *result)
 {
-    return bri_at(bri_load_acquire(&result->job->bell));
+    return bri_heap_find(bri_load_acquire(&result->view.job->bell), BRI_KIND_DATA,
+                         sizeof(struct bri_bell_shm));
 }
 
 static int hang_bell(brood_result *result)
@@ -44,7 +45,7 @@ static int hang_bell(brood_result *result)
         return 0;
     int error = bri_heap_alloc_zeroed(BRI_KIND_DATA, sizeof(struct bri_bell_shm), bri_self(), &memory);
     if (error == 0)
-        bri_store_seq_cst(&result->job->bell, bri_offset_of(memory)); /* D1 */
+        bri_store_seq_cst(&result->view.job->bell, bri_offset_of(memory)); /* D1 */
     return error;
 }
 
@@ -52,7 +53,7 @@ static int hang_bell(brood_result *result)
 static int open_supervisor(brood_result *result)
 {
     for (;;) {
-        result->watched = bri_load_acquire(&result->pool->shared->supervisor);
+        result->watched = bri_load_acquire(&result->pool->supervisor);
         int fd = bri_watch(result->watched);
         if (fd != -ESRCH)
             return fd;
@@ -78,7 +79,7 @@ void bri_result_refresh_descriptor(brood_result *result)
 {
     int error = 0;
 
-    if (bri_load_acquire(&result->pool->shared->supervisor) != result->watched || result->supervisor_fd < 0) {
+    if (bri_load_acquire(&result->pool->supervisor) != result->watched || result->supervisor_fd < 0) {
         if (result->supervisor_fd >= 0)
             close(result->supervisor_fd);
         error = watch_supervisor(result);

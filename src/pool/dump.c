@@ -9,6 +9,7 @@
 #include "pool/pool.h"
 
 static const char *const state_names[] = {"running", "closing", "terminating", "broken", "ended"};
+enum { STATES = sizeof state_names / sizeof *state_names };
 
 static void dump_seat(struct bri_pool_shm *shared, uint32_t index, int fd)
 {
@@ -33,10 +34,10 @@ static void dump_seat(struct bri_pool_shm *shared, uint32_t index, int fd)
 static void dump_job(struct bri_pool_shm *shared, uint64_t index, int fd)
 {
     bri_offset at = bri_load_acquire(bri_pool_ring(shared, index));
+    struct bri_job_shm *job = bri_heap_find(at, BRI_KIND_JOB, sizeof *job);
 
-    if (at == 0 || !bri_heap_is(bri_at(at), BRI_KIND_JOB))
+    if (job == NULL)
         return;
-    struct bri_job_shm *job = bri_at(at);
     dprintf(fd, "  job %u: %llu items in %llu chunks of %llu%s\n", job->number,
             (unsigned long long)job->count, (unsigned long long)job->chunks,
             (unsigned long long)job->chunk_items, bri_job_is_complete(job) ? ", complete" : "");
@@ -53,13 +54,14 @@ int brood_pool_dump(brood_pool *pool, int fd)
     struct bri_pool_shm *shared = pool->shared;
     uint64_t head = bri_load_acquire(&shared->head), tail = bri_load_acquire(&shared->tail);
     bri_name supervisor = bri_load_acquire(&shared->supervisor);
+    uint32_t state = bri_load_acquire(&shared->state);
     dprintf(fd,
             "pool of %u workers: %s, supervisor pid %u %s, %llu jobs submitted, %llu of them with chunks to "
             "claim\n",
-            shared->workers, state_names[bri_pool_state_of(shared)], bri_roster_pid_of(supervisor),
-            bri_is_alive(supervisor) ? "alive" : "gone", (unsigned long long)tail,
-            (unsigned long long)(tail - head));
-    for (uint32_t i = 0; i < shared->workers; i++)
+            pool->options.workers, state < STATES ? state_names[state] : "damaged",
+            bri_roster_pid_of(supervisor), bri_is_alive(supervisor) ? "alive" : "gone",
+            (unsigned long long)tail, (unsigned long long)(tail - head));
+    for (uint32_t i = 0; i < pool->options.workers; i++)
         dump_seat(shared, i, fd);
     for (uint64_t index = head; index < tail && index < head + 16; index++)
         dump_job(shared, index, fd);

@@ -56,10 +56,10 @@ enum bri_phase { BRI_PHASE_CALM, BRI_PHASE_STOPPING, BRI_PHASE_SOFT, BRI_PHASE_T
 void bri_enforce_reset(struct bri_seat_shm *seat);
 
 /* Whatever is due now, at all seats and of all deadlines. */
-void bri_enforce(struct bri_pool_shm *pool, int64_t now);
+void bri_enforce(brood_pool *pool, int64_t now);
 
 /* S1, S2: not before `until`, unless something is due earlier.  Returns when. */
-int64_t bri_enforce_prepare_sleep(struct bri_pool_shm *pool, int64_t until);
+int64_t bri_enforce_prepare_sleep(brood_pool *pool, int64_t until);
 
 /* B2, by a worker or the owner. */
 static inline int bri_enforce_is_asleep_at(struct bri_pool_shm *pool, int64_t end)

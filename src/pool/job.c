@@ -133,7 +133,7 @@ static void fill(struct bri_job_shm *job, const struct bri_job_wish *wish, const
         memcpy(bri_at(job->items_at), wish->items, bytes);
 }
 
-int bri_job_make(const struct bri_job_wish *wish, struct bri_job_shm **ret_job)
+int bri_job_make(const struct bri_job_wish *wish, struct bri_job_view *ret_view)
 {
     uint64_t chunk_items = choose_chunk_items(wish);
     struct layout layout;
@@ -147,69 +147,157 @@ int bri_job_make(const struct bri_job_wish *wish, struct bri_job_shm **ret_job)
     if (error < 0)
         return error;
     fill(memory, wish, &layout, chunk_items);
-    *ret_job = memory;
-    return 0;
+    if (bri_job_read(memory, ret_view))
+        return 0;
+    bri_heap_free(memory);
+    return bri_fail(ENOTRECOVERABLE,
+                    "the job was damaged while it was made: some process writes over shared memory");
 }
 
-static void free_replies(struct bri_job_shm *job)
+/* --- views --- */
+
+/* NULL where there is nothing to point to, and where it does not lie in the arena: then *is_whole becomes 0. */
+static void *find_part(bri_offset at, uint64_t count, uint64_t each, uint64_t alignment, int *is_whole)
 {
-    if (!(job->flags & BRI_JOB_BYTES))
-        return;
-    for (uint64_t i = 0; i < job->count; i++) {
-        bri_offset reply = bri_load_relaxed(bri_job_reply(job, i));
+    void *part = count == 0 || each == 0 ? NULL : bri_at_checked(at, count * each, alignment);
+
+    *is_whole &= part != NULL || count == 0 || each == 0;
+    return part;
+}
+
+/* Everything is at most 2^46 bytes long (lay_out): products do not overflow. */
+static int are_sizes_sound(const struct bri_job_view *view)
+{
+    uint64_t results;
+
+    return view->count - 1 < BRI_ITEMS_MAX && view->chunk_items - 1 < BRI_ITEMS_MAX &&
+           view->chunks == (view->count + view->chunk_items - 1) / view->chunk_items &&
+           view->chunks <= BRI_CHUNKS_MAX && view->workers - 1 < BRI_WORKERS_MAX &&
+           multiply(view->count, view->result_bytes, &results) == 0;
+}
+
+int bri_job_read(struct bri_job_shm *job, struct bri_job_view *ret_view)
+{
+    struct bri_job_view view = {.job = job,
+                                .count = bri_read_once(job->count),
+                                .chunk_items = bri_read_once(job->chunk_items),
+                                .chunks = bri_read_once(job->chunks),
+                                .result_bytes = bri_read_once(job->result_bytes),
+                                .first_index = bri_read_once(job->first_index),
+                                .workers = bri_read_once(job->workers),
+                                .flags = bri_read_once(job->flags),
+                                .timeout_ms = bri_read_once(job->timeout_ms)};
+    uint64_t counts = view.chunks > 1 ? view.workers : 0;
+    uint64_t replies = view.flags & BRI_JOB_BYTES ? view.count : 0;
+    int is_whole = are_sizes_sound(&view);
+
+    if (!is_whole)
+        return 0;
+    view.table = find_part(bri_read_once(job->table_at), view.chunks, sizeof *view.table, sizeof *view.table,
+                           &is_whole);
+    view.counts =
+        find_part(bri_read_once(job->counts_at), counts, sizeof *view.counts, BRI_CACHE_LINE, &is_whole);
+    view.replies = find_part(bri_read_once(job->replies_at), replies, sizeof *view.replies,
+                             sizeof *view.replies, &is_whole);
+    view.results = find_part(bri_read_once(job->results_at), view.count, view.result_bytes, 1, &is_whole);
+    *ret_view = view;
+    return is_whole;
+}
+
+void *bri_walk_next(struct bri_walk *walk)
+{
+    struct bri_failure_shm *node = bri_at_checked(walk->at, sizeof *node, BRI_CACHE_LINE);
+
+    if (walk->at == 0)
+        return NULL;
+    walk->is_damaged = node == NULL || walk->at == walk->mark;
+    if (walk->is_damaged)
+        return NULL;
+    if (++walk->steps == walk->next_mark) {
+        walk->next_mark *= 2;
+        walk->mark = walk->at;
+    }
+    walk->at = bri_read_once(node->next);
+    return node;
+}
+
+/* --- the end of a job --- */
+
+/* Of the blocks that the job names, those that were meant for it. */
+static void free_if_bound(bri_offset at, enum bri_kind kind, int aux, const struct bri_job_shm *job)
+{
+    void *payload = bri_heap_find(at, kind, 1);
+
+    if (payload != NULL && bri_load_acquire(&bri_block_of(payload)->aux[aux]) == bri_offset_of(job))
+        bri_heap_free(payload);
+}
+
+static void free_replies(const struct bri_job_view *view)
+{
+    for (uint64_t i = 0; view->replies != NULL && i < view->count; i++) {
+        bri_offset reply = bri_load_relaxed(&view->replies[i]);
         if (reply != 0)
-            bri_heap_free(bri_at(reply));
+            free_if_bound(reply, BRI_KIND_REPLY, 1, view->job);
     }
 }
 
 _Static_assert(offsetof(struct bri_failure_shm, next) == offsetof(struct bri_resume_shm, next),
                "lists are walked alike");
 
-static void free_list(bri_offset at)
+static void free_list(const _Atomic bri_offset *list, const struct bri_job_shm *job)
 {
-    for (bri_offset next; at != 0; at = next) {
-        next = ((struct bri_failure_shm *)bri_at(at))->next;
-        bri_heap_free(bri_at(at));
-    }
+    struct bri_walk walk = bri_walk_begin(list);
+
+    for (void *node; (node = bri_walk_next(&walk)) != NULL;)
+        free_if_bound(bri_offset_of(node), BRI_KIND_FAILURE, 0, job);
 }
 
-void bri_job_free(struct bri_job_shm *job)
+static struct bri_bell_shm *bell_of(struct bri_job_shm *job)
 {
-    free_list(bri_load_acquire(&job->failures));
-    free_list(bri_load_acquire(&job->resumes));
-    free_replies(job);
-    if (bri_load_relaxed(&job->bell) != 0)
-        bri_heap_free(bri_at(bri_load_relaxed(&job->bell)));
-    bri_heap_free(job);
+    return bri_heap_find(bri_load_seq_cst(&job->bell), BRI_KIND_DATA, sizeof(struct bri_bell_shm));
+}
+
+void bri_job_free(const struct bri_job_view *view)
+{
+    struct bri_bell_shm *bell = bell_of(view->job);
+
+    free_list(&view->job->failures, view->job);
+    free_list(&view->job->resumes, view->job);
+    free_replies(view);
+    if (bell != NULL)
+        bri_heap_free(bell);
+    bri_heap_free(view->job);
 }
 
 /* --- completion and cancelling --- */
 
-static int is_ended(struct bri_job_shm *job, uint64_t chunk)
+static int are_all_ended(_Atomic uint16_t *table, uint64_t chunks)
 {
-    uint16_t word = bri_load_seq_cst(bri_job_chunk(job, chunk));
-
-    return word == BRI_CHUNK_DONE || word == BRI_CHUNK_CANCELLED;
-}
-
-static int are_all_ended(struct bri_job_shm *job)
-{
-    for (uint64_t chunk = 0; chunk < job->chunks; chunk++)
-        if (!is_ended(job, chunk))
+    for (uint64_t chunk = 0; chunk < chunks; chunk++) {
+        uint16_t word = bri_load_seq_cst(&table[chunk]);
+        if (word != BRI_CHUNK_DONE && word != BRI_CHUNK_CANCELLED)
             return 0;
+    }
     return 1;
 }
 
-/* A job that is cancelled meanwhile: whoever cancels looks at the table after that, and whoever is DONE later finds `cancel` set. */
+/* A job that is cancelled meanwhile: whoever cancels looks at the table after that, and whoever is DONE later finds `cancel` set.  By workers
+ * too, for every job: it reads no more than it needs. */
 static int is_counted(struct bri_job_shm *job)
 {
-    uint64_t done = 0;
+    uint64_t chunks = bri_read_once(job->chunks), done = 0;
 
-    if (job->chunks == 1 || bri_load_seq_cst(&job->cancel) != BRI_CANCEL_NONE)
-        return are_all_ended(job);
-    for (uint32_t worker = 0; worker < job->workers; worker++)
-        done += bri_load_seq_cst(&bri_job_count(job, worker)->word) >> 32;
-    return done == job->chunks;
+    if (chunks == 1 || bri_load_seq_cst(&job->cancel) != BRI_CANCEL_NONE) {
+        _Atomic uint16_t *table =
+            bri_at_checked(bri_read_once(job->table_at), chunks * sizeof *table, sizeof *table);
+        return table != NULL && chunks <= BRI_CHUNKS_MAX && are_all_ended(table, chunks);
+    }
+    uint32_t workers = bri_read_once(job->workers);
+    struct bri_count_shm *counts =
+        bri_at_checked(bri_read_once(job->counts_at), workers * sizeof *counts, BRI_CACHE_LINE);
+    for (uint32_t worker = 0; counts != NULL && worker < workers; worker++)
+        done += bri_load_seq_cst(&counts[worker].word) >> 32;
+    return done == chunks;
 }
 
 void bri_job_complete_if_counted(struct bri_job_shm *job)
@@ -223,85 +311,84 @@ void bri_job_complete_if_counted(struct bri_job_shm *job)
         bri_job_announce(job);
 }
 
-static uint64_t cancel_chunk(struct bri_job_shm *job, uint64_t chunk)
+static uint64_t cancel_chunk(const struct bri_job_view *view, uint64_t chunk)
 {
     uint16_t free = BRI_CHUNK_FREE;
 
-    if (!bri_cas_seq_cst(bri_job_chunk(job, chunk), &free, (uint16_t)BRI_CHUNK_CANCELLED))
+    if (!bri_cas_seq_cst(&view->table[chunk], &free, (uint16_t)BRI_CHUNK_CANCELLED))
         return 0;
-    return bri_job_end_item(job, chunk) - bri_job_resume_item(job, chunk);
+    return bri_view_end_item(view, chunk) - bri_view_resume_item(view, chunk);
 }
 
-uint64_t bri_job_cancel(struct bri_job_shm *job, enum bri_job_cancel level)
+uint64_t bri_job_cancel(const struct bri_job_view *view, enum bri_job_cancel level)
 {
-    uint32_t seen = bri_load_acquire(&job->cancel);
+    uint32_t seen = bri_load_acquire(&view->job->cancel);
     uint64_t items = 0;
 
-    while (seen < (uint32_t)level && !bri_cas_seq_cst(&job->cancel, &seen, (uint32_t)level)) {
+    while (seen < (uint32_t)level && !bri_cas_seq_cst(&view->job->cancel, &seen, (uint32_t)level)) {
     }
     bri_fault("job.cancel.raised");
-    for (uint64_t chunk = 0; chunk < job->chunks; chunk++)
-        items += cancel_chunk(job, chunk);
-    bri_job_complete_if_counted(job);
+    for (uint64_t chunk = 0; chunk < view->chunks; chunk++)
+        items += cancel_chunk(view, chunk);
+    bri_job_complete_if_counted(view->job);
     return items;
 }
 
-uint64_t bri_job_claim_of(struct bri_job_shm *job, uint32_t worker)
+uint64_t bri_job_claim_of(const struct bri_job_view *view, uint32_t worker)
 {
-    for (uint64_t chunk = 0; chunk < job->chunks; chunk++)
-        if (bri_load_acquire(bri_job_chunk(job, chunk)) == worker + 1)
+    for (uint64_t chunk = 0; chunk < view->chunks; chunk++)
+        if (bri_load_acquire(&view->table[chunk]) == worker + 1)
             return chunk;
     return BRI_NO_CHUNK;
 }
 
 void bri_job_announce(struct bri_job_shm *job)
 {
-    bri_offset bell = bri_load_seq_cst(&job->bell);
+    _Atomic uint32_t *notify = bri_at_checked(bri_read_once(job->notify), sizeof *notify, sizeof *notify);
+    struct bri_bell_shm *bell = bri_load_seq_cst(&job->bell) == 0 ? NULL : bell_of(job);
 
     bri_event_signal(&job->event, INT_MAX);
-    bri_event_signal(bri_at(job->notify), INT_MAX);
-    if (bell != 0)
-        bri_bell_ring(bri_at(bell));
+    if (notify != NULL)
+        bri_event_signal(notify, INT_MAX);
+    if (bell != NULL)
+        bri_bell_ring(bell);
 }
 
-uint64_t bri_job_resume_item(struct bri_job_shm *job, uint64_t chunk)
+uint64_t bri_job_resume_item(struct bri_job_shm *job, uint64_t chunk, uint64_t first, uint64_t end)
 {
-    uint64_t item = bri_job_first_item(job, chunk);
+    struct bri_walk walk = bri_walk_begin(&job->resumes);
 
-    for (bri_offset at = bri_load_acquire(&job->resumes); at != 0;) {
-        const struct bri_resume_shm *resume = bri_at(at);
-        if (resume->chunk == chunk && resume->item > item)
-            item = resume->item;
-        at = resume->next;
+    for (const struct bri_resume_shm *resume; (resume = bri_walk_next(&walk)) != NULL;) {
+        uint64_t item = bri_read_once(resume->item);
+        if (bri_read_once(resume->chunk) == chunk && item > first && item <= end)
+            first = item;
     }
-    return item;
+    return first;
 }
 
 uint32_t bri_job_attempts(struct bri_job_shm *job, uint64_t item, bri_name dead, int *ret_own)
 {
+    struct bri_walk walk = bri_walk_begin(&job->resumes);
     uint32_t attempts = 0;
 
     if (ret_own != NULL)
         *ret_own = 0;
-    for (bri_offset at = bri_load_acquire(&job->resumes); at != 0;) {
-        const struct bri_resume_shm *resume = bri_at(at);
+    for (const struct bri_resume_shm *resume; (resume = bri_walk_next(&walk)) != NULL;) {
         int is_attempt = resume->item == item && resume->dead != 0;
         attempts += (uint32_t)is_attempt;
         if (is_attempt && resume->dead == dead && ret_own != NULL)
             *ret_own = 1;
-        at = resume->next;
     }
     return attempts;
 }
 
 struct bri_failure_shm *bri_job_failure(struct bri_job_shm *job, uint64_t item)
 {
-    for (bri_offset at = bri_load_acquire(&job->failures); at != 0;) {
-        struct bri_failure_shm *failure = bri_at(at);
+    struct bri_walk walk = bri_walk_begin(&job->failures);
+
+    for (struct bri_failure_shm *failure; (failure = bri_walk_next(&walk)) != NULL;)
         if (failure->index == item)
             return failure;
-        at = failure->next;
-    }
     return NULL;
 }
 
@@ -317,40 +404,52 @@ void bri_job_push_failure(struct bri_job_shm *job, struct bri_failure_shm *failu
 }
 
 /* An item that was not begun when its job was cancelled. */
-static void tell_cancelled(struct bri_job_shm *job, uint64_t item, brood_outcome *outcome)
+static void tell_cancelled(const struct bri_job_view *view, uint64_t item, brood_outcome *outcome)
 {
-    if (bri_load_acquire(&job->cancel) != BRI_CANCEL_TIME) {
+    if (bri_load_acquire(&view->job->cancel) != BRI_CANCEL_TIME) {
         outcome->kind = BROOD_CANCELLED;
         return;
     }
-    unsigned long long index = job->first_index + item;
+    unsigned long long index = view->first_index + item;
     outcome->kind = BROOD_TIMED_OUT;
     snprintf(outcome->text, sizeof outcome->text,
-             "item %llu: not begun when the %u ms of the whole were over", index, job->timeout_ms);
+             "item %llu: not begun when the %u ms of the whole were over", index, view->timeout_ms);
 }
 
-void bri_job_outcome(struct bri_job_shm *job, uint64_t item, brood_outcome *ret_outcome)
+/* The copy is looked at, not what it is of. */
+static int take_failure(const struct bri_failure_shm *failure, brood_outcome *outcome)
 {
-    uint64_t chunk = item / job->chunk_items;
-    struct bri_failure_shm *failure = bri_job_failure(job, item);
-    uint16_t word = bri_load_acquire(bri_job_chunk(job, chunk));
-    uint32_t attempts = bri_job_attempts(job, item, 0, NULL);
-
-    *ret_outcome = (brood_outcome){.kind = BROOD_PENDING};
-    if (failure != NULL)
-        *ret_outcome = failure->outcome;
-    else if (word == BRI_CHUNK_DONE || item < bri_job_resume_item(job, chunk))
-        ret_outcome->kind = BROOD_VALUE;
-    else if (word == BRI_CHUNK_CANCELLED)
-        tell_cancelled(job, item, ret_outcome);
-    int has_ended = failure != NULL || ret_outcome->kind == BROOD_VALUE;
-    ret_outcome->attempts = (int)attempts + has_ended;
+    *outcome = failure->outcome;
+    outcome->text[sizeof outcome->text - 1] = 0;
+    return outcome->kind >= BROOD_ERROR && outcome->kind <= BROOD_TIMED_OUT;
 }
 
-static int is_on(_Atomic bri_offset *list, const void *payload)
+int bri_job_outcome(const struct bri_job_view *view, uint64_t item, brood_outcome *ret_outcome)
 {
-    for (bri_offset at = bri_load_acquire(list); at != 0; at = ((struct bri_failure_shm *)bri_at(at))->next)
-        if (bri_at(at) == payload)
+    uint64_t chunk = item / view->chunk_items;
+    struct bri_failure_shm *failure = bri_job_failure(view->job, item);
+    uint16_t word = bri_load_acquire(&view->table[chunk]);
+    uint32_t attempts = bri_job_attempts(view->job, item, 0, NULL);
+    brood_outcome outcome = {.kind = BROOD_PENDING};
+
+    if (failure != NULL && !take_failure(failure, &outcome))
+        return -ENOTRECOVERABLE;
+    if (failure == NULL && (word == BRI_CHUNK_DONE || item < bri_view_resume_item(view, chunk)))
+        outcome.kind = BROOD_VALUE;
+    else if (failure == NULL && word == BRI_CHUNK_CANCELLED)
+        tell_cancelled(view, item, &outcome);
+    int has_ended = failure != NULL || outcome.kind == BROOD_VALUE;
+    outcome.attempts = (int)attempts + has_ended;
+    *ret_outcome = outcome;
+    return 0;
+}
+
+int bri_is_on(const _Atomic bri_offset *list, const void *payload)
+{
+    struct bri_walk walk = bri_walk_begin(list);
+
+    for (const void *node; (node = bri_walk_next(&walk)) != NULL;)
+        if (node == payload)
             return 1;
     return 0;
 }
@@ -365,7 +464,9 @@ static int owner_keeps(struct bri_block_shm *block, bri_name dead)
 
 static int is_job_of(bri_offset job_at, uint64_t owner)
 {
-    return job_at != 0 && bri_heap_is(bri_at(job_at), BRI_KIND_JOB) && bri_job_owner(bri_at(job_at)) == owner;
+    const struct bri_job_shm *job = bri_heap_find(job_at, BRI_KIND_JOB, sizeof *job);
+
+    return job != NULL && bri_job_owner(job) == owner;
 }
 
 /* The job is kept by the dead worker's visit, which ends only when it is mourned. */
@@ -373,14 +474,14 @@ static int is_failure_wanted(struct bri_block_shm *block)
 {
     bri_offset job_at = bri_load_acquire(&block->aux[0]), reserve_at = bri_load_acquire(&block->aux[1]);
     const void *payload = bri_payload_of(block);
+    _Atomic bri_offset *reserve = bri_at_checked(reserve_at, sizeof *reserve, sizeof *reserve);
 
-    if (reserve_at != 0 &&
-        bri_load_acquire((_Atomic bri_offset *)bri_at(reserve_at)) == bri_offset_of(payload))
+    if (reserve != NULL && bri_load_acquire(reserve) == bri_offset_of(payload))
         return 1;
     if (!is_job_of(job_at, bri_load_acquire(&block->aux[2])))
         return 0;
     struct bri_job_shm *job = bri_at(job_at);
-    return is_on(&job->failures, payload) || is_on(&job->resumes, payload);
+    return bri_is_on(&job->failures, payload) || bri_is_on(&job->resumes, payload);
 }
 
 static int failure_settle(struct bri_block_shm *block, bri_name dead)
@@ -394,10 +495,11 @@ static int failure_settle(struct bri_block_shm *block, bri_name dead)
 static int reply_settle(struct bri_block_shm *block, bri_name dead)
 {
     bri_offset word_at = bri_load_acquire(&block->aux[0]);
+    _Atomic bri_offset *word = bri_at_checked(word_at, sizeof *word, sizeof *word);
 
-    if (word_at == 0 || !owner_keeps(block, dead) ||
+    if (word == NULL || !owner_keeps(block, dead) ||
         !is_job_of(bri_load_acquire(&block->aux[1]), bri_load_acquire(&block->aux[2])) ||
-        bri_load_acquire((_Atomic bri_offset *)bri_at(word_at)) != bri_offset_of(bri_payload_of(block)))
+        bri_load_acquire(word) != bri_offset_of(bri_payload_of(block)))
         return 0;
     bri_block_pass_to_owner(block);
     return 1;

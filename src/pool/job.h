@@ -47,6 +47,10 @@
  * The undertaker does all this under its lock, and again from the top should it die: each step looks first.
  *
  * Killed owner: the supervisor ends the workers, then the undertaker frees the job, which is tagged with the owner's name.
+ *
+ * Damage (arena.h).  A worker's function may have written over the job.  Owner, supervisor and undertaker go by a view: the constants, read once
+ * and checked, by the owner when it has just made the job.  Lists are walked by bri_walk, which ends where they are no lists.  Workers go by the
+ * job itself: what they fall with is their own.
  */
 #ifndef BRI_JOB_H
 #define BRI_JOB_H
@@ -66,6 +70,7 @@ enum {                     /* flags */
 #define BRI_NO_CHUNK   UINT64_MAX
 #define BRI_CHUNKS_MAX (UINT64_C(1) << 31)
 #define BRI_ITEMS_MAX  (UINT64_C(1) << 40)
+enum { BRI_WORKERS_MAX = 1024 };
 
 struct bri_span_shm {
     uint64_t offset; /* from items_at */
@@ -146,6 +151,48 @@ static inline uint64_t bri_job_end_item(const struct bri_job_shm *job, uint64_t 
     return end < job->count ? end : job->count;
 }
 
+/* The constants of a job as one process has read them: all of it lies in the arena. */
+struct bri_job_view {
+    struct bri_job_shm *job;
+    uint64_t count, chunk_items, chunks, result_bytes, first_index;
+    uint32_t workers, flags, timeout_ms;
+    _Atomic uint16_t *table;
+    struct bri_count_shm *counts; /* NULL: there is one chunk */
+    _Atomic bri_offset *replies;  /* NULL: not a job in bytes */
+    char *results;                /* NULL: of 0 bytes */
+};
+
+/* 1, or 0: the job is damaged. */
+int bri_job_read(struct bri_job_shm *job, struct bri_job_view *ret_view);
+
+static inline uint64_t bri_view_first_item(const struct bri_job_view *view, uint64_t chunk)
+{
+    return chunk * view->chunk_items;
+}
+
+static inline uint64_t bri_view_end_item(const struct bri_job_view *view, uint64_t chunk)
+{
+    uint64_t end = (chunk + 1) * view->chunk_items;
+
+    return end < view->count ? end : view->count;
+}
+
+/* A walk over `failures` or `resumes`, whose nodes have `next` at the same place.  Ends at the first node that is none, and in a ring, which
+ * it notices where it meets the node that it has marked after 1, 2, 4 … steps. */
+struct bri_walk {
+    bri_offset at, mark;
+    uint64_t steps, next_mark;
+    int is_damaged;
+};
+
+static inline struct bri_walk bri_walk_begin(const _Atomic bri_offset *list)
+{
+    return (struct bri_walk){.at = bri_load_acquire(list), .next_mark = 1};
+}
+
+/* The next node: a bri_failure_shm, or bri_resume_shm, which has as much room; NULL: there is none. */
+void *bri_walk_next(struct bri_walk *walk);
+
 static inline int bri_job_is_complete(struct bri_job_shm *job)
 {
     return bri_load_acquire(&job->state) == BRI_JOB_COMPLETE;
@@ -165,8 +212,8 @@ struct bri_job_wish {
     int is_of_stream; /* may be offered while the pool is closing */
 };
 
-/* Lays out and fills the job; owned by the caller.  -ENOMEM; -EINVAL: sizes overflow. */
-int bri_job_make(const struct bri_job_wish *wish, struct bri_job_shm **ret_job);
+/* Lays out and fills the job; owned by the caller.  -ENOMEM; -EINVAL: sizes overflow.  -ENOTRECOVERABLE: damaged already. */
+int bri_job_make(const struct bri_job_wish *wish, struct bri_job_view *ret_view);
 
 /* Whose it is. */
 static inline bri_name bri_job_owner(const struct bri_job_shm *job)
@@ -180,14 +227,14 @@ static inline void bri_block_pass_to_owner(struct bri_block_shm *block)
     bri_block_pass(block, (bri_name)bri_load_relaxed(&block->aux[2]));
 }
 
-/* With its failures, resumes and replies. */
-void bri_job_free(struct bri_job_shm *job);
+/* With its failures, resumes and replies, as far as they can be found. */
+void bri_job_free(const struct bri_job_view *view);
 
 /* J8, second half; by anybody. */
 void bri_job_complete_if_counted(struct bri_job_shm *job);
 
 /* Raises `cancel` and cancels the FREE chunks: how many items these are.  By the owner, and by the supervisor while it looks. */
-uint64_t bri_job_cancel(struct bri_job_shm *job, enum bri_job_cancel level);
+uint64_t bri_job_cancel(const struct bri_job_view *view, enum bri_job_cancel level);
 
 /* Is nothing of it to run any more? */
 static inline int bri_job_is_stopped(struct bri_job_shm *job)
@@ -196,16 +243,25 @@ static inline int bri_job_is_stopped(struct bri_job_shm *job)
 }
 
 /* The chunk that the worker has claimed; BRI_NO_CHUNK: none. */
-uint64_t bri_job_claim_of(struct bri_job_shm *job, uint32_t worker);
+uint64_t bri_job_claim_of(const struct bri_job_view *view, uint32_t worker);
 
 /* Signals a complete job's waiters and descriptor; the undertaker does it again for a worker that died between COMPLETE and this. */
 void bri_job_announce(struct bri_job_shm *job);
 
-/* Where the chunk begins now: its first item, or behind what a dead worker had done. */
-uint64_t bri_job_resume_item(struct bri_job_shm *job, uint64_t chunk);
+/* Where the chunk of the items first … end - 1 begins now: with the first, or behind what a dead worker had done. */
+uint64_t bri_job_resume_item(struct bri_job_shm *job, uint64_t chunk, uint64_t first, uint64_t end);
+
+static inline uint64_t bri_view_resume_item(const struct bri_job_view *view, uint64_t chunk)
+{
+    return bri_job_resume_item(view->job, chunk, bri_view_first_item(view, chunk),
+                               bri_view_end_item(view, chunk));
+}
 
 /* How often a worker has died in the item, with another try following; `ret_own`, unless NULL: whether `dead` is among them. */
 uint32_t bri_job_attempts(struct bri_job_shm *job, uint64_t item, bri_name dead, int *ret_own);
+
+/* Is it on one of the job's lists? */
+int bri_is_on(const _Atomic bri_offset *list, const void *payload);
 
 /* The failure of the item, or NULL. */
 struct bri_failure_shm *bri_job_failure(struct bri_job_shm *job, uint64_t item);
@@ -213,8 +269,8 @@ struct bri_failure_shm *bri_job_failure(struct bri_job_shm *job, uint64_t item);
 /* Puts a filled failure block, owned by the caller, on the list, and passes it on. */
 void bri_job_push_failure(struct bri_job_shm *job, struct bri_failure_shm *failure);
 
-/* How the item ended, as far as the job alone says. */
-void bri_job_outcome(struct bri_job_shm *job, uint64_t item, brood_outcome *ret_outcome);
+/* How the item ended, as far as the job alone says.  -ENOTRECOVERABLE: it says nothing that can be. */
+int bri_job_outcome(const struct bri_job_view *view, uint64_t item, brood_outcome *ret_outcome);
 
 extern const struct bri_kind_ops bri_failure_ops, bri_reply_ops;
 

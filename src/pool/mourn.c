@@ -17,6 +17,7 @@ struct loss {
     struct bri_pool_shm *pool;
     struct bri_seat_shm *seat;
     struct bri_job_shm *job;
+    struct bri_job_view view;
     uint32_t worker;
     bri_name dead;
     uint64_t chunk;
@@ -88,12 +89,11 @@ static void describe(const struct loss *loss, uint64_t item, brood_outcome *outc
 /* The block in reserve becomes the undertaker's and is bound for the job: if this undertaker dies, settle finds it in the seat or on the list. */
 static void *take_spare(struct loss *loss, _Atomic bri_offset *spare)
 {
-    bri_offset at = bri_load_acquire(spare);
+    void *memory = bri_heap_find(bri_load_acquire(spare), BRI_KIND_FAILURE, sizeof(struct bri_failure_shm));
 
-    if (at == 0)
-        return NULL;
-    bri_store_release(&bri_block_of(bri_at(at))->aux[0], bri_offset_of(loss->job));
-    return bri_at(at);
+    if (memory != NULL)
+        bri_store_release(&bri_block_of(memory)->aux[0], bri_offset_of(loss->job));
+    return memory;
 }
 
 static void push(_Atomic bri_offset *list, bri_offset *next, bri_offset at)
@@ -105,20 +105,12 @@ static void push(_Atomic bri_offset *list, bri_offset *next, bri_offset at)
     while (!bri_cas_acq_rel(list, &head, at));
 }
 
-static int is_on(_Atomic bri_offset *list, bri_offset wanted)
-{
-    for (bri_offset at = bri_load_acquire(list); at != 0; at = ((struct bri_failure_shm *)bri_at(at))->next)
-        if (at == wanted)
-            return 1;
-    return 0;
-}
-
 /* Pushed already, by an undertaker that died right after: only the seat has to forget it. */
 static int already_pushed(_Atomic bri_offset *list, _Atomic bri_offset *spare)
 {
-    bri_offset at = bri_load_acquire(spare);
+    const void *memory = bri_at_checked(bri_load_acquire(spare), 1, BRI_CACHE_LINE);
 
-    if (at == 0 || !is_on(list, at))
+    if (memory == NULL || !bri_is_on(list, memory))
         return 0;
     bri_store_release(spare, UINT64_C(0));
     return 1;
@@ -142,7 +134,7 @@ static void record_death(struct loss *loss, uint64_t item)
 /* `tried`: 0, or the dead's name: the item itself is to be tried again. */
 static void record_resume(struct loss *loss, uint64_t item, bri_name tried)
 {
-    int is_recorded = bri_job_resume_item(loss->job, loss->chunk) >= item;
+    int is_recorded = bri_view_resume_item(&loss->view, loss->chunk) >= item;
 
     if (tried != 0)
         bri_job_attempts(loss->job, item, tried, &is_recorded);
@@ -159,9 +151,9 @@ static void record_resume(struct loss *loss, uint64_t item, bri_name tried)
 
 static void count_chunk(struct loss *loss)
 {
-    if (loss->job->chunks == 1)
+    if (loss->view.counts == NULL || loss->worker >= loss->view.workers)
         return;
-    _Atomic uint64_t *count = &bri_job_count(loss->job, loss->worker)->word;
+    _Atomic uint64_t *count = &loss->view.counts[loss->worker].word;
     uint64_t word = bri_load_acquire(count);
     if ((uint32_t)word != loss->chunk + 1)
         bri_store_seq_cst(count, ((word >> 32) + 1) << 32 | (loss->chunk + 1));
@@ -184,8 +176,12 @@ static int is_retried(const struct loss *loss, uint64_t item)
 static uint64_t record_progress(struct loss *loss, uint64_t progress)
 {
     uint64_t item = (progress & (((uint64_t)1 << BRI_PROGRESS_JOB_SHIFT) - 1)) >> 1;
+    uint64_t first = bri_view_first_item(&loss->view, loss->chunk),
+             end = bri_view_end_item(&loss->view, loss->chunk);
     bri_name tried = 0;
 
+    if (item < first || item > end || (item == end && progress & BRI_PROGRESS_RUNNING)) /* damage */
+        return bri_view_resume_item(&loss->view, loss->chunk);
     if ((progress & BRI_PROGRESS_RUNNING) && is_retried(loss, item))
         tried = loss->dead;
     else if (progress & BRI_PROGRESS_RUNNING)
@@ -200,7 +196,8 @@ static int may_replace(struct bri_pool_shm *pool, _Atomic bri_offset *entry, bri
     if (there == 0)
         return 1;
     bri_store_seq_cst(&pool->replacing, there);
-    int is_useless = bri_load_seq_cst(entry) == there && bri_job_is_complete(bri_at(there));
+    struct bri_job_shm *job = bri_heap_find(there, BRI_KIND_JOB, sizeof *job);
+    int is_useless = bri_load_seq_cst(entry) == there && (job == NULL || bri_job_is_complete(job));
     bri_store_release(&pool->replacing, (bri_offset)0);
     return is_useless;
 }
@@ -235,19 +232,19 @@ static void offer_again(const struct loss *loss)
 /* The chunk is claimed by the dead: keep what is done, note what died, give the rest back. */
 static void return_chunk(struct loss *loss)
 {
-    _Atomic uint16_t *word = bri_job_chunk(loss->job, loss->chunk);
+    _Atomic uint16_t *word = &loss->view.table[loss->chunk];
     uint64_t progress = progress_of(loss);
     uint64_t next =
-        progress != 0 ? record_progress(loss, progress) : bri_job_resume_item(loss->job, loss->chunk);
+        progress != 0 ? record_progress(loss, progress) : bri_view_resume_item(&loss->view, loss->chunk);
 
-    if (next < bri_job_end_item(loss->job, loss->chunk)) {
+    if (next < bri_view_end_item(&loss->view, loss->chunk)) {
         offer_again(loss); /* before FREE: a worker that does not find it in the ring finds it there */
         bri_store_release(&loss->seat->chunk, BRI_NO_CHUNK); /* whoever is DONE with it next has it counted */
         bri_store_seq_cst(word, (uint16_t)BRI_CHUNK_FREE);
         bri_fault("mourn.chunk.free");
         if (bri_job_is_stopped(
                 loss->job)) /* after FREE: either who stopped it finds it so, or we find it stopped */
-            bri_job_cancel(loss->job, BRI_CANCEL_RUNNING);
+            bri_job_cancel(&loss->view, BRI_CANCEL_RUNNING);
         return;
     }
     bri_store_release(&loss->seat->chunk, loss->chunk);
@@ -258,7 +255,7 @@ static void return_chunk(struct loss *loss)
 
 static int find_claim(struct loss *loss)
 {
-    loss->chunk = bri_job_claim_of(loss->job, loss->worker);
+    loss->chunk = bri_job_claim_of(&loss->view, loss->worker);
     return loss->chunk != BRI_NO_CHUNK;
 }
 
@@ -266,7 +263,7 @@ static void mourn_visit(struct loss *loss)
 {
     uint64_t last = bri_load_acquire(&loss->seat->chunk);
 
-    if (last != BRI_NO_CHUNK && bri_load_acquire(bri_job_chunk(loss->job, last)) == BRI_CHUNK_DONE) {
+    if (last < loss->view.chunks && bri_load_acquire(&loss->view.table[last]) == BRI_CHUNK_DONE) {
         loss->chunk = last;
         count_chunk(loss);
     }
@@ -285,12 +282,11 @@ static void mourn_worker(struct bri_pool_shm *pool, uint32_t index, bri_name dea
 {
     struct bri_seat_shm *seat = bri_pool_seat(pool, index);
     uint64_t visiting = bri_load_acquire(&seat->visiting);
-    struct bri_job_shm *job = bri_at(visiting & ~BRI_VISIT_VALID);
+    struct bri_job_shm *job = bri_heap_find(visiting & ~BRI_VISIT_VALID, BRI_KIND_JOB, sizeof *job);
+    struct loss loss = {.pool = pool, .seat = seat, .job = job, .worker = index, .dead = dead};
 
-    if ((visiting & BRI_VISIT_VALID) && job != NULL) {
-        struct loss loss = {pool, seat, job, index, dead, 0};
+    if ((visiting & BRI_VISIT_VALID) && job != NULL && bri_job_read(job, &loss.view))
         mourn_visit(&loss);
-    }
     bri_store_release(&seat->visiting, UINT64_C(0));
     bri_fault("mourn.visited");
     bri_store_release(&seat->name, (bri_name)0);
@@ -300,9 +296,13 @@ static void mourn(void *payload, bri_name dead)
 {
     struct bri_pool_shm *pool = payload;
 
+    uint32_t workers = bri_read_once(pool->workers);
+
+    if (bri_heap_find(bri_offset_of(pool), BRI_KIND_POOL, bri_pool_bytes(workers)) == NULL)
+        return; /* damage */
     if (bri_load_relaxed(&pool->replacing) != 0) /* a dead undertaker's: there is one at a time */
         bri_store_release(&pool->replacing, (bri_offset)0);
-    for (uint32_t i = 0; i < pool->workers; i++)
+    for (uint32_t i = 0; i < workers; i++)
         if (bri_load_acquire(&bri_pool_seat(pool, i)->name) == dead)
             mourn_worker(pool, i, dead);
 }

@@ -18,7 +18,7 @@
 #include "proc/child.h"
 #include "sync/event.h"
 
-enum { WORKERS_MAX = 1024, GRACE_MS = 500, SUPERVISORS_MAX = 16, STARTS_MAX = 2, SLICE_MS = 100, POLL_MS = 10 };
+enum { GRACE_MS = 500, SUPERVISORS_MAX = 16, STARTS_MAX = 2, SLICE_MS = 100, POLL_MS = 10 };
 
 /* The live handles of this process: a handle that was destroyed is found out before it is looked into. */
 static brood_pool *live_pools;
@@ -104,8 +104,16 @@ void bri_pool_hold(brood_pool *pool)
 static void free_limbo(brood_pool *pool)
 {
     for (size_t i = 0; i < pool->limbo_count; i++)
-        bri_job_free(pool->limbo[i].job);
+        bri_job_free(&pool->limbo[i].view);
     free(pool->limbo);
+}
+
+static void free_spare(_Atomic bri_offset *spare)
+{
+    void *memory = bri_heap_find(bri_load_relaxed(spare), BRI_KIND_FAILURE, 1);
+
+    if (memory != NULL)
+        bri_heap_free(memory);
 }
 
 /* The last one out: no worker is left by then, since destroy is among those who dropped. */
@@ -114,12 +122,9 @@ void bri_pool_drop(brood_pool *pool)
     if (bri_add_acq_rel(&pool->references, UINT32_MAX) != 1)
         return;
     free_limbo(pool);
-    for (uint32_t i = 0; i < pool->shared->workers; i++) {
-        struct bri_seat_shm *seat = bri_pool_seat(pool->shared, i);
-        if (bri_load_relaxed(&seat->spare_failure) != 0)
-            bri_heap_free(bri_at(bri_load_relaxed(&seat->spare_failure)));
-        if (bri_load_relaxed(&seat->spare_resume) != 0)
-            bri_heap_free(bri_at(bri_load_relaxed(&seat->spare_resume)));
+    for (uint32_t i = 0; i < pool->options.workers; i++) {
+        free_spare(&bri_pool_seat(pool->shared, i)->spare_failure);
+        free_spare(&bri_pool_seat(pool->shared, i)->spare_resume);
     }
     bri_heap_free(pool->shared);
     pthread_mutex_destroy(&pool->lock);
@@ -161,6 +166,9 @@ static int broken(struct bri_pool_shm *shared)
         return bri_fail(
             ENOTRECOVERABLE,
             "the pool is broken: the process that was to start its workers ended before it began");
+    case BRI_REASON_DAMAGE:
+        return bri_fail(ENOTRECOVERABLE,
+                        "the pool is broken: some process has written into its shared memory");
     default:
         return bri_fail(ENOTRECOVERABLE, "the pool is broken: its supervisor was killed again and again");
     }
@@ -219,6 +227,7 @@ static int start_supervisor(brood_pool *pool)
         close(pool->supervisor_fd);
     pool->supervisor_fd = -1;
     bri_store_release(&pool->shared->supervisor, supervise.name);
+    bri_store_release(&pool->supervisor, supervise.name);
     pid_t pid = pool->hooks.start_supervisor != NULL ? exec_supervisor(pool, supervise.name)
                                                      : fork_supervisor(pool, supervise.name);
     if (pid < 0) {
@@ -231,7 +240,7 @@ static int start_supervisor(brood_pool *pool)
 
 static int signal_supervisor(brood_pool *pool, int signal)
 {
-    bri_name supervisor = bri_load_acquire(&pool->shared->supervisor);
+    bri_name supervisor = bri_load_acquire(&pool->supervisor);
     int error = pool->supervisor_fd >= 0 ? bri_pidfd_signal(pool->supervisor_fd, signal) : -EBADF;
 
     if (error == 0 || error == -EPERM || bri_roster_has_ended(supervisor))
@@ -255,7 +264,7 @@ void bri_pool_ring_supervisor(brood_pool *pool)
 static int has_entered(void *argument)
 {
     brood_pool *pool = argument;
-    bri_name supervisor = bri_load_acquire(&pool->shared->supervisor);
+    bri_name supervisor = bri_load_acquire(&pool->supervisor);
 
     return bri_roster_pid_of(supervisor) != 0 || bri_pool_state_of(pool->shared) >= BRI_POOL_BROKEN ||
            bri_roster_has_ended(supervisor);
@@ -264,7 +273,7 @@ static int has_entered(void *argument)
 /* A supervisor was killed (its workers died with it): another one goes on, unless that happens again and again. */
 static void replace_supervisor(brood_pool *pool)
 {
-    bri_name dead = bri_load_acquire(&pool->shared->supervisor);
+    bri_name dead = bri_load_acquire(&pool->supervisor);
     uint32_t none = BRI_REASON_NONE;
 
     if (bri_is_alive(dead) || bri_pool_state_of(pool->shared) >= BRI_POOL_BROKEN)
@@ -274,10 +283,10 @@ static void replace_supervisor(brood_pool *pool)
     if (++pool->supervisor_restarts <= SUPERVISORS_MAX && pool->failed_starts < STARTS_MAX &&
         start_supervisor(pool) == 0) {
         bri_wait(&pool->shared->event, has_entered, pool, BROOD_FOREVER, BRI_NS_PER_MS);
-        pool->supervisor_fd = bri_watch(bri_load_acquire(&pool->shared->supervisor));
+        pool->supervisor_fd = bri_watch(bri_load_acquire(&pool->supervisor));
         return;
     }
-    bri_pool_bury_workers(pool->shared);
+    bri_pool_bury_workers(pool);
     bri_cas_acq_rel(&pool->shared->reason, &none,
                     (uint32_t)(pool->failed_starts > 0 ? BRI_REASON_START : BRI_REASON_SUPERVISOR));
     bri_pool_advance(pool->shared, BRI_POOL_BROKEN);
@@ -287,7 +296,7 @@ int bri_pool_is_over(brood_pool *pool)
 {
     if (bri_pool_state_of(pool->shared) >= BRI_POOL_BROKEN)
         return 1;
-    if (bri_is_alive(bri_load_acquire(&pool->shared->supervisor)))
+    if (bri_is_alive(bri_load_acquire(&pool->supervisor)))
         return 0;
     pthread_mutex_lock(&pool->lock);
     replace_supervisor(pool);
@@ -298,7 +307,7 @@ int bri_pool_is_over(brood_pool *pool)
 void bri_pool_look_after(brood_pool *pool)
 {
     if (bri_pool_state_of(pool->shared) < BRI_POOL_BROKEN)
-        bri_report_if_ended(bri_load_acquire(&pool->shared->supervisor));
+        bri_report_if_ended(bri_load_acquire(&pool->supervisor));
     bri_pool_sweep_unless_busy(pool);
 }
 
@@ -309,6 +318,16 @@ void bri_pool_look_after_at_times(brood_pool *pool)
 
     if (now >= due && bri_cas_acq_rel(&pool->look_after_at, &due, now + POLL_MS * BRI_NS_PER_MS))
         bri_pool_look_after(pool);
+}
+
+void bri_pool_declare_damaged(brood_pool *pool)
+{
+    uint32_t none = BRI_REASON_NONE;
+
+    bri_trace("owner: the pool's shared memory is damaged");
+    bri_cas_acq_rel(&pool->shared->reason, &none, (uint32_t)BRI_REASON_DAMAGE);
+    bri_pool_advance(pool->shared, BRI_POOL_TERMINATING);
+    bri_pool_ring_supervisor(pool);
 }
 
 /* --- create --- */
@@ -332,11 +351,11 @@ static int check_options(const brood_pool_options *options, brood_pool_options *
         error = check_hooks(ret_options, ret_hooks);
     if (error < 0)
         return error;
-    if (ret_options->workers > WORKERS_MAX)
-        return bri_fail(EINVAL, "options->workers is %u: at most %d", ret_options->workers, WORKERS_MAX);
+    if (ret_options->workers > BRI_WORKERS_MAX)
+        return bri_fail(EINVAL, "options->workers is %u: at most %d", ret_options->workers, BRI_WORKERS_MAX);
     if (ret_options->workers == 0) {
         int cpus = brood_cpu_count();
-        ret_options->workers = cpus > WORKERS_MAX ? WORKERS_MAX : (uint32_t)cpus;
+        ret_options->workers = cpus > BRI_WORKERS_MAX ? BRI_WORKERS_MAX : (uint32_t)cpus;
     }
     if (ret_options->soft_signal < 0 || ret_options->soft_signal > SIGRTMAX)
         return bri_fail(EINVAL, "options->soft_signal is %d: no signal has that number",
@@ -349,16 +368,11 @@ static int check_options(const brood_pool_options *options, brood_pool_options *
 int bri_pool_make_shared(brood_pool *pool)
 {
     const brood_pool_options *options = &pool->options;
-    uint64_t seats = sizeof(struct bri_pool_shm);
-    uint64_t returns = seats + options->workers * sizeof(struct bri_seat_shm);
-    uint64_t ring = returns + BRI_RETURNS * sizeof(struct bri_return_shm);
     void *memory;
-    int error =
-        bri_heap_alloc_zeroed(BRI_KIND_POOL, ring + BRI_RING * sizeof(bri_offset), bri_self(), &memory);
+    int error = bri_heap_alloc_zeroed(BRI_KIND_POOL, bri_pool_bytes(options->workers), bri_self(), &memory);
 
     if (error < 0)
         return error;
-    bri_offset base = bri_offset_of(memory);
     pool->shared = memory;
     pool->shared->owner = bri_self();
     pool->shared->workers = options->workers;
@@ -369,9 +383,6 @@ int bri_pool_make_shared(brood_pool *pool)
     pool->shared->max_cpu_seconds = options->max_cpu_seconds;
     pool->shared->max_open_files = options->max_open_files;
     pool->shared->tasks_per_worker = options->tasks_per_worker;
-    pool->shared->seats_at = base + seats;
-    pool->shared->returns_at = base + returns;
-    pool->shared->ring_at = base + ring;
     bri_store_release(&bri_block_of(memory)->aux[2], BRI_READY);
     return 0;
 }
@@ -381,9 +392,9 @@ static int have_all_started(void *argument)
     brood_pool *pool = argument;
     uint32_t started = 0;
 
-    for (uint32_t i = 0; i < pool->shared->workers; i++)
-        started += bri_load_acquire(&bri_pool_seat(pool->shared, i)->started);
-    return started == pool->shared->workers || bri_pool_is_over(pool);
+    for (uint32_t i = 0; i < pool->options.workers; i++)
+        started += bri_load_acquire(&bri_pool_seat(pool->shared, i)->started) != 0;
+    return started == pool->options.workers || bri_pool_is_over(pool);
 }
 
 static int interrupt(brood_pool *pool)
@@ -423,7 +434,7 @@ static int start(brood_pool *pool)
     error = start_supervisor(pool);
     if (error == 0) {
         bri_wait(&pool->shared->event, has_entered, pool, BROOD_FOREVER, BRI_NS_PER_MS);
-        pool->supervisor_fd = bri_watch(bri_load_acquire(&pool->shared->supervisor));
+        pool->supervisor_fd = bri_watch(bri_load_acquire(&pool->supervisor));
         error = pool->options.in_background ? 0 : wait_until_started(pool);
     }
     return error;
@@ -478,11 +489,10 @@ static int check_ticket(const brood_pool_ticket *ticket)
         return bri_fail(EINVAL, "ticket is NULL or its size too small: pass what start_supervisor was given");
     if (bri_self() == 0)
         return bri_fail(EINVAL, "this process has not attached to the arena: call brood_arena_attach first");
-    if (!bri_arena_holds(bri_at(ticket->pool), sizeof(struct bri_pool_shm)) ||
-        !bri_heap_is(bri_at(ticket->pool), BRI_KIND_POOL))
+    struct bri_pool_shm *shared = bri_heap_find(ticket->pool, BRI_KIND_POOL, bri_pool_bytes(1));
+    if (shared == NULL)
         return bri_fail(EINVAL, "ticket->pool (%llu) is no pool of this arena",
                         (unsigned long long)ticket->pool);
-    struct bri_pool_shm *shared = bri_at(ticket->pool);
     if (bri_load_acquire(&shared->supervisor) != ticket->supervisor)
         return bri_fail(EINVAL, "ticket is not the pool's latest one");
     enum bri_slot_state state;
@@ -490,6 +500,21 @@ static int check_ticket(const brood_pool_ticket *ticket)
         state == BRI_SLOT_DEAD)
         return bri_fail(ECANCELED, "the pool's owner has died meanwhile");
     return state == BRI_SLOT_CLAIMED ? 0 : bri_fail(EINVAL, "ticket was used: the pool has its supervisor");
+}
+
+/* What the owner's supervisor would have by fork. */
+static int take_pool(brood_pool *pool, const brood_pool_ticket *ticket)
+{
+    uint32_t workers = bri_read_once(((struct bri_pool_shm *)bri_at(ticket->pool))->workers);
+
+    pool->shared = bri_heap_find(ticket->pool, BRI_KIND_POOL, bri_pool_bytes(workers));
+    if (pool->shared == NULL || workers - 1 >= BRI_WORKERS_MAX)
+        return bri_fail(EINVAL, "ticket->pool (%llu) is damaged", (unsigned long long)ticket->pool);
+    pool->owner = bri_read_once(pool->shared->owner);
+    pool->options.workers = workers;
+    pool->options.grace_ms = bri_read_once(pool->shared->grace_ms);
+    pool->options.soft_signal = bri_read_once(pool->shared->soft_signal);
+    return 0;
 }
 
 int brood_pool_supervise(const brood_pool_ticket *ticket, const brood_pool_options *options,
@@ -504,8 +529,9 @@ int brood_pool_supervise(const brood_pool_ticket *ticket, const brood_pool_optio
         return error;
     if (anchor == NULL)
         return bri_fail(EINVAL, "anchor is NULL: pass the function that the owner's hooks name");
-    pool.shared = bri_at(ticket->pool);
-    pool.owner = pool.shared->owner;
+    error = take_pool(&pool, ticket);
+    if (error < 0)
+        return error;
     pool.code_shift = (uint64_t)(uintptr_t)anchor - ticket->anchor;
     pool.supervisor_fd = -1;
     bri_doorbell_open(&pool.doorbell, bri_roster_pid_of(pool.owner), &pool.shared->doorbell);
@@ -549,7 +575,7 @@ static int is_over(void *argument)
 /* Its descriptor tells, unless the host has closed that: then the roster does, which it leaves last of all. */
 static int wait_for_supervisor(brood_pool *pool, int64_t deadline)
 {
-    bri_name supervisor = bri_load_acquire(&pool->shared->supervisor);
+    bri_name supervisor = bri_load_acquire(&pool->supervisor);
     int error = pool->supervisor_fd < 0 ? 0 : bri_wait_for_end(pool->supervisor_fd, deadline);
 
     while (error == 0 && !bri_roster_has_ended(supervisor)) {
@@ -615,7 +641,7 @@ int brood_pool_destroy(brood_pool *pool)
 
 uint32_t brood_pool_workers(brood_pool *pool)
 {
-    return pool == NULL || !is_live(pool) ? 0 : pool->shared->workers;
+    return pool == NULL || !is_live(pool) ? 0 : pool->options.workers;
 }
 
 int brood_pool_worker_pid(brood_pool *pool, uint32_t index)
@@ -624,7 +650,7 @@ int brood_pool_worker_pid(brood_pool *pool, uint32_t index)
 
     if (error < 0)
         return error;
-    if (index >= pool->shared->workers)
-        return bri_fail(ERANGE, "index is %u: the pool has %u workers", index, pool->shared->workers);
+    if (index >= pool->options.workers)
+        return bri_fail(ERANGE, "index is %u: the pool has %u workers", index, pool->options.workers);
     return (int)bri_load_acquire(&bri_pool_seat(pool->shared, index)->pid);
 }

@@ -33,6 +33,13 @@
  *                each obituary, starts another one, which first buries the workers of its predecessor
  *   owner        the supervisor kills the workers and all children they left, passes on what they and the owner held, and ends
  *   all at once  the memory goes with the last of them
+ *
+ * Damage (arena.h).  Owner and supervisor have their own copies of what they alone write: how many workers there are, who the supervisor is,
+ * tail, the workers' pids and names, options.  Nobody reads where seats, returns and ring lie: they follow each other.  What is shared by nature
+ * (states, visits, chunks, counts) may be written over so that a job never completes.  Its owner sees that in its waits: no seat visits the job, and it
+ * is neither in the ring nor among the returns with a FREE chunk.  In a pool that is whole this lasts for no moment: a worker visits until it has
+ * looked whether the job is complete, and the undertaker puts a job among the returns before it ends the dead one's visit.  Seen in three slices in
+ * a row, or with a head that is not within the ring's length of tail, the pool is broken: DAMAGE, -ENOTRECOVERABLE.
  */
 #ifndef BRI_POOL_H
 #define BRI_POOL_H
@@ -58,7 +65,8 @@ enum bri_pool_reason {
     BRI_REASON_DEATHS,
     BRI_REASON_RESOURCES,
     BRI_REASON_SUPERVISOR,
-    BRI_REASON_START
+    BRI_REASON_START,
+    BRI_REASON_DAMAGE
 };
 
 #define BRI_RING        (UINT64_C(1) << 16)
@@ -101,6 +109,7 @@ struct bri_return_shm {
     _Atomic bri_offset job;
 };
 
+/* One block: | bri_pool_shm | returns | ring | seats |. */
 struct bri_pool_shm {
     bri_name owner;
     uint32_t workers, grace_ms, tasks_per_worker;
@@ -108,15 +117,13 @@ struct bri_pool_shm {
     uint32_t max_cpu_seconds, max_open_files;
     uint64_t max_memory_bytes; /* 0: none, as of these two */
     uint64_t seed;             /* of the tasks' random numbers; 0: none */
-    bri_offset seats_at, ring_at, returns_at;
     struct bri_doorbell_shm doorbell;
-    _Atomic uint32_t state;       /* above; by CAS, forward only */
-    _Atomic uint32_t reason;      /* supervisor or owner, before BROKEN */
-    _Atomic int32_t detail;       /* of the reason: the initializer's value, an errno */
-    _Atomic bri_name supervisor;  /* the owner */
-    _Atomic bri_name begun;       /* the supervisor, once it is at work */
-    _Atomic uint32_t event;       /* signalled when a worker has started and at each change of state */
-    _Atomic uint32_t next_number; /* of jobs */
+    _Atomic uint32_t state;      /* above; by CAS, forward only */
+    _Atomic uint32_t reason;     /* supervisor or owner, before BROKEN */
+    _Atomic int32_t detail;      /* of the reason: the initializer's value, an errno */
+    _Atomic bri_name supervisor; /* the owner */
+    _Atomic bri_name begun;      /* the supervisor, once it is at work */
+    _Atomic uint32_t event;      /* signalled when a worker has started and at each change of state */
     _Alignas(BRI_CACHE_LINE) _Atomic uint32_t work; /* event: workers wait for jobs */
     _Alignas(BRI_CACHE_LINE) _Atomic uint64_t head;
     _Atomic uint32_t room; /* event: the owner waits for a place in the ring */
@@ -132,19 +139,25 @@ struct bri_pool_shm {
     _Atomic bri_offset replacing; /* likewise, the undertaker; the next one clears it */
 };
 
-static inline struct bri_seat_shm *bri_pool_seat(struct bri_pool_shm *pool, uint32_t index)
+static inline struct bri_return_shm *bri_pool_return(struct bri_pool_shm *pool, uint32_t index)
 {
-    return (struct bri_seat_shm *)bri_at(pool->seats_at) + index;
+    return (struct bri_return_shm *)(void *)(pool + 1) + index;
 }
 
 static inline _Atomic bri_offset *bri_pool_ring(struct bri_pool_shm *pool, uint64_t index)
 {
-    return (_Atomic bri_offset *)bri_at(pool->ring_at) + (index & (BRI_RING - 1));
+    return (_Atomic bri_offset *)(void *)bri_pool_return(pool, BRI_RETURNS) + (index & (BRI_RING - 1));
 }
 
-static inline struct bri_return_shm *bri_pool_return(struct bri_pool_shm *pool, uint32_t index)
+static inline struct bri_seat_shm *bri_pool_seat(struct bri_pool_shm *pool, uint32_t index)
 {
-    return (struct bri_return_shm *)bri_at(pool->returns_at) + index;
+    return (struct bri_seat_shm *)(void *)(bri_pool_ring(pool, 0) + BRI_RING) + index;
+}
+
+static inline uint64_t bri_pool_bytes(uint32_t workers)
+{
+    return sizeof(struct bri_pool_shm) + BRI_RETURNS * sizeof(struct bri_return_shm) +
+           BRI_RING * sizeof(bri_offset) + workers * sizeof(struct bri_seat_shm);
 }
 
 static inline enum bri_pool_state bri_pool_state_of(struct bri_pool_shm *pool)
@@ -157,14 +170,23 @@ int bri_pool_advance(struct bri_pool_shm *pool, enum bri_pool_state to);
 
 /* A job that its handle has given up. */
 struct bri_limbo {
-    struct bri_job_shm *job;
+    struct bri_job_view view;
     uint64_t index;
 };
 
-/* The private half, in the owner. */
+/* A worker as its supervisor knows it; pid 0: there is none. */
+struct bri_post {
+    pid_t pid;
+    bri_name name;
+};
+
+/* The private half, in the owner; a supervisor's is a copy by fork, or made from the ticket. */
 struct brood_pool {
     struct bri_pool_shm *shared;
     bri_name owner;
+    _Atomic bri_name supervisor; /* the owner's; as in the shared half */
+    uint64_t tail;               /* likewise, with `lock` */
+    struct bri_post *posts;      /* the supervisor's, one per worker */
     _Atomic uint32_t references; /* the handle, results, streams */
     _Atomic uint32_t is_destroyed;
     pthread_mutex_t lock;         /* threads of the owner: submitting, limbo, restarting the supervisor */
@@ -210,8 +232,14 @@ void bri_pool_look_after_at_times(brood_pool *pool);
 int bri_pool_trouble(brood_pool *pool, int for_submission);
 
 /* Offers the job to the workers; the pool keeps it until bri_pool_take_back.  -ESHUTDOWN, -ENOTRECOVERABLE. */
-int bri_pool_offer(brood_pool *pool, struct bri_job_shm *job, uint64_t *ret_index);
-void bri_pool_take_back(brood_pool *pool, struct bri_job_shm *job, uint64_t index);
+int bri_pool_offer(brood_pool *pool, const struct bri_job_view *view, uint64_t *ret_index);
+void bri_pool_take_back(brood_pool *pool, const struct bri_job_view *view, uint64_t index);
+
+/* Is there nobody who could ever finish the job that was offered with this index, for damage?  A snapshot: see above. */
+int bri_pool_has_lost(brood_pool *pool, const struct bri_job_view *view, uint64_t index);
+
+/* Breaks the pool: what waits ends with -ENOTRECOVERABLE. */
+void bri_pool_declare_damaged(brood_pool *pool);
 
 /* Frees the jobs that were given up and that nobody claims in any more. */
 void bri_pool_sweep(brood_pool *pool);
@@ -228,10 +256,10 @@ struct bri_supervise {
 void bri_supervisor_main(void *supervise);
 
 /* Their supervisor was killed, and they die with it: waits for that and buries them. */
-void bri_pool_bury_workers(struct bri_pool_shm *pool);
+void bri_pool_bury_workers(brood_pool *pool);
 
 /* An empty seat for a new worker of a name of its own: -EAGAIN, -ENOMEM. */
-int bri_seat_give(struct bri_pool_shm *pool, struct bri_seat_shm *seat, bri_name *ret_name);
+int bri_seat_give(struct bri_seat_shm *seat, bri_name owner, bri_name *ret_name);
 
 /* worker.c: the life of a worker, after it has entered the arena. */
 _Noreturn void bri_worker_main(brood_pool *pool, uint32_t index);

@@ -13,7 +13,7 @@
 #include "base/time.h"
 #include "sync/event.h"
 
-enum { SLICE_MS = 100, SLICE_LONGEST_MS = 800 };
+enum { SLICE_MS = 100, SLICE_LONGEST_MS = 800, LOST_LOOKS = 3 };
 
 brood_result *bri_result_alloc(brood_pool *pool)
 {
@@ -33,9 +33,9 @@ void bri_result_discard(brood_result *result)
     free(result);
 }
 
-void bri_result_attach(brood_result *result, struct bri_job_shm *job, uint64_t index)
+void bri_result_attach(brood_result *result, const struct bri_job_view *view, uint64_t index)
 {
-    result->job = job;
+    result->view = *view;
     result->index = index;
 }
 
@@ -50,7 +50,7 @@ int bri_result_check(const brood_result *result)
 
 int bri_result_is_ready(brood_result *result)
 {
-    return bri_job_is_complete(result->job) || bri_pool_is_over(result->pool);
+    return bri_job_is_complete(result->view.job) || bri_pool_is_over(result->pool);
 }
 
 static int is_ready(void *argument)
@@ -58,17 +58,26 @@ static int is_ready(void *argument)
     return bri_result_is_ready(argument);
 }
 
+void bri_result_look_after(brood_result *result)
+{
+    bri_pool_look_after(result->pool);
+    if (bri_result_is_ready(result) || !bri_pool_has_lost(result->pool, &result->view, result->index))
+        result->lost_looks = 0;
+    else if (++result->lost_looks >= LOST_LOOKS)
+        bri_pool_declare_damaged(result->pool);
+}
+
 static int wait_until_ready(brood_result *result, int64_t deadline)
 {
     for (int64_t slice = SLICE_MS * BRI_NS_PER_MS;;
          slice = bri_earlier(slice * 2, SLICE_LONGEST_MS * BRI_NS_PER_MS)) {
         int64_t until = deadline == BROOD_NOW ? BROOD_NOW : bri_earlier(deadline, bri_after_ns(slice));
-        int met = bri_wait(&result->job->event, is_ready, result, until, 0);
+        int met = bri_wait(&result->view.job->event, is_ready, result, until, 0);
         if (met == -EINTR)
             return bri_fail_wait(met, "the result is not ready yet");
         if (met > 0)
             return 0;
-        bri_pool_look_after(result->pool);
+        bri_result_look_after(result);
         if (deadline == BROOD_NOW || bri_now_ns() >= deadline)
             return bri_result_is_ready(result) ? 0 : bri_fail(ETIMEDOUT, "the result is not ready yet");
     }
@@ -134,7 +143,8 @@ int brood_result_wait_any(brood_result *const *results, size_t count, int64_t de
         int met = bri_wait(&results[0]->pool->shared->finished, find_ready, &several, until, 0);
         if (met > 0)
             return (int)several.found;
-        bri_pool_look_after(results[0]->pool);
+        for (size_t i = 0; i < count; i++)
+            bri_result_look_after(results[i]);
         if (met == -EINTR || deadline == BROOD_NOW || bri_now_ns() >= deadline)
             return find_ready(&several) ? (int)several.found
                                         : bri_fail_wait(met, "none of the results is ready yet");
@@ -156,38 +166,52 @@ int brood_result_ready(brood_result *result)
 
 size_t brood_result_count(brood_result *result)
 {
-    return result == NULL ? 0 : result->job->count;
+    return result == NULL ? 0 : result->view.count;
 }
 
-/* What the item's outcome is for the caller: a pool that is over has nothing pending. */
-static void outcome_of(brood_result *result, uint64_t item, brood_outcome *ret_outcome)
+static int fail_as_damaged(void)
+{
+    return bri_fail(ENOTRECOVERABLE,
+                    "the result is damaged: some process has written into its shared memory");
+}
+
+/* What the item's outcome is for the caller: a pool that is over has nothing pending.  -ENOTRECOVERABLE. */
+static int outcome_of(brood_result *result, uint64_t item, brood_outcome *ret_outcome)
 {
     int over = bri_pool_is_over(result->pool);
 
-    bri_job_outcome(result->job, item, ret_outcome);
+    if (bri_job_outcome(&result->view, item, ret_outcome) < 0)
+        return fail_as_damaged();
     if (ret_outcome->kind == BROOD_PENDING && over)
         ret_outcome->kind = BROOD_CANCELLED;
+    return 0;
 }
 
 /* --- how the whole ended --- */
 
-static uint64_t first_failure(struct bri_job_shm *job)
+/* 1 and the first item that has failed, or 0; -ENOTRECOVERABLE. */
+static int first_failure(const struct bri_job_view *view, uint64_t *ret_item)
 {
+    struct bri_walk walk = bri_walk_begin(&view->job->failures);
     uint64_t first = UINT64_MAX;
 
-    for (bri_offset at = bri_load_acquire(&job->failures); at != 0;) {
-        const struct bri_failure_shm *failure = bri_at(at);
-        first = failure->index < first ? failure->index : first;
-        at = failure->next;
+    for (const struct bri_failure_shm *failure; (failure = bri_walk_next(&walk)) != NULL;) {
+        uint64_t index = bri_read_once(failure->index);
+        first = index < first ? index : first;
     }
-    return first;
+    if (walk.is_damaged || (first != UINT64_MAX && first >= view->count))
+        return fail_as_damaged();
+    *ret_item = first;
+    return first != UINT64_MAX;
 }
 
 static int fail_as(brood_result *result, uint64_t item)
 {
     brood_outcome outcome;
+    int error = outcome_of(result, item, &outcome);
 
-    outcome_of(result, item, &outcome);
+    if (error < 0)
+        return error;
     if (outcome.kind == BROOD_DIED)
         return bri_fail(EOWNERDEAD, "%s", outcome.text);
     if (outcome.kind == BROOD_TIMED_OUT || outcome.kind == BROOD_CANCELLED)
@@ -196,38 +220,40 @@ static int fail_as(brood_result *result, uint64_t item)
                     outcome.code, outcome.text);
 }
 
-static int has_cancelled_chunk(struct bri_job_shm *job)
+static int has_cancelled_chunk(const struct bri_job_view *view)
 {
-    for (uint64_t chunk = 0; chunk < job->chunks; chunk++)
-        if (bri_load_acquire(bri_job_chunk(job, chunk)) == BRI_CHUNK_CANCELLED)
+    for (uint64_t chunk = 0; chunk < view->chunks; chunk++)
+        if (bri_load_acquire(&view->table[chunk]) == BRI_CHUNK_CANCELLED)
             return 1;
     return 0;
 }
 
 /* Nothing has failed; was there something left to be cancelled, when it was cancelled? */
-static int fail_as_cancelled(struct bri_job_shm *job)
+static int fail_as_cancelled(const struct bri_job_view *view)
 {
-    uint32_t cancel = bri_load_acquire(&job->cancel);
+    uint32_t cancel = bri_load_acquire(&view->job->cancel);
 
-    if (cancel == BRI_CANCEL_NONE || !has_cancelled_chunk(job))
+    if (cancel == BRI_CANCEL_NONE || !has_cancelled_chunk(view))
         return 0;
     return cancel == BRI_CANCEL_TIME
-               ? bri_fail(ETIME, "items were not done when the %u ms of the whole were over", job->timeout_ms)
+               ? bri_fail(ETIME, "items were not done when the %u ms of the whole were over",
+                          view->timeout_ms)
                : bri_fail(ECANCELED, "items of this job were cancelled");
 }
 
 /* Complete: the first failure; cancelled items; else all is well.  Not complete: the pool's trouble. */
 static int conclude(brood_result *result)
 {
-    uint64_t failed = first_failure(result->job);
+    uint64_t failed;
 
-    if (!bri_job_is_complete(result->job)) {
+    if (!bri_job_is_complete(result->view.job)) {
         int trouble = bri_pool_trouble(result->pool, 0);
         return trouble < 0 ? trouble : bri_fail(ECANCELED, "the pool has ended before this was done");
     }
-    if (failed != UINT64_MAX)
-        return fail_as(result, failed);
-    return fail_as_cancelled(result->job);
+    int found = first_failure(&result->view, &failed);
+    if (found < 0)
+        return found;
+    return found ? fail_as(result, failed) : fail_as_cancelled(&result->view);
 }
 
 int brood_result_successful(brood_result *result)
@@ -240,15 +266,15 @@ int brood_result_successful(brood_result *result)
 }
 
 /* What never ran has left its results as the memory was: the caller sees zeros. */
-static void copy_results(struct bri_job_shm *job, char *results)
+static void copy_results(const struct bri_job_view *view, char *results)
 {
-    memcpy(results, bri_at(job->results_at), job->count * job->result_bytes);
-    for (uint64_t chunk = 0; chunk < job->chunks && bri_load_relaxed(&job->cancel) != BRI_CANCEL_NONE;
+    memcpy(results, view->results, view->count * view->result_bytes);
+    for (uint64_t chunk = 0; chunk < view->chunks && bri_load_relaxed(&view->job->cancel) != BRI_CANCEL_NONE;
          chunk++) {
-        if (bri_load_relaxed(bri_job_chunk(job, chunk)) != BRI_CHUNK_CANCELLED)
+        if (bri_load_relaxed(&view->table[chunk]) != BRI_CHUNK_CANCELLED)
             continue;
-        uint64_t begin = bri_job_resume_item(job, chunk), end = bri_job_end_item(job, chunk);
-        memset(results + begin * job->result_bytes, 0, (end - begin) * job->result_bytes);
+        uint64_t begin = bri_view_resume_item(view, chunk), end = bri_view_end_item(view, chunk);
+        memset(results + begin * view->result_bytes, 0, (end - begin) * view->result_bytes);
     }
 }
 
@@ -258,8 +284,8 @@ int bri_result_get(brood_result *result, void *results, int64_t deadline)
 
     if (error < 0)
         return error;
-    if (results != NULL && result->job->result_bytes > 0 && bri_job_is_complete(result->job))
-        copy_results(result->job, results);
+    if (results != NULL && result->view.result_bytes > 0 && bri_job_is_complete(result->view.job))
+        copy_results(&result->view, results);
     return conclude(result);
 }
 
@@ -273,10 +299,10 @@ int brood_result_get(brood_result *result, void *results, size_t capacity, int64
         return bri_fail(EINVAL, "deadline is negative: use brood_after_ms, BROOD_NOW or BROOD_FOREVER");
     if (results == NULL && capacity != 0)
         return bri_fail(EINVAL, "results is NULL and capacity %zu", capacity);
-    if (capacity < result->job->count * result->job->result_bytes)
+    if (capacity < result->view.count * result->view.result_bytes)
         return bri_fail(EMSGSIZE, "capacity is %zu: the results are %llu of %llu bytes", capacity,
-                        (unsigned long long)result->job->count,
-                        (unsigned long long)result->job->result_bytes);
+                        (unsigned long long)result->view.count,
+                        (unsigned long long)result->view.result_bytes);
     return bri_result_get(result, results, deadline);
 }
 
@@ -286,9 +312,9 @@ static int check_item(const brood_result *result, size_t index)
 {
     int error = bri_result_check(result);
 
-    if (error == 0 && index >= result->job->count)
+    if (error == 0 && index >= result->view.count)
         return bri_fail(ERANGE, "index is %zu: the job has %llu items", index,
-                        (unsigned long long)result->job->count);
+                        (unsigned long long)result->view.count);
     return error;
 }
 
@@ -300,7 +326,22 @@ int brood_result_outcome(brood_result *result, size_t index, brood_outcome *ret_
         return error;
     if (ret_outcome == NULL)
         return bri_fail(EINVAL, "ret_outcome is NULL: pass where the outcome goes");
-    outcome_of(result, index, ret_outcome);
+    brood_outcome outcome;
+    error = outcome_of(result, index, &outcome);
+    if (error == 0)
+        *ret_outcome = outcome;
+    return error;
+}
+
+static int find_reply(bri_offset at, brood_message *ret_reply)
+{
+    static char nothing;
+    void *reply = at == 0 ? &nothing : bri_heap_find(at, BRI_KIND_REPLY, 1);
+    uint64_t bytes = reply == NULL || at == 0 ? 0 : bri_load_relaxed(&bri_block_of(reply)->bytes);
+
+    if (reply == NULL || (bytes > 0 && bri_heap_find(at, BRI_KIND_REPLY, bytes) == NULL))
+        return fail_as_damaged();
+    *ret_reply = (brood_message){reply, bytes};
     return 0;
 }
 
@@ -311,7 +352,7 @@ int brood_result_bytes(brood_result *result, size_t index, brood_message *ret_re
 
     if (error < 0)
         return error;
-    if (ret_reply == NULL || !(result->job->flags & BRI_JOB_BYTES))
+    if (ret_reply == NULL || result->view.replies == NULL)
         return bri_fail(EINVAL, "%s",
                         ret_reply == NULL ? "ret_reply is NULL: pass where the reply goes"
                                           : "result has results of a fixed size: use brood_result_get");
@@ -319,19 +360,14 @@ int brood_result_bytes(brood_result *result, size_t index, brood_message *ret_re
         return outcome.kind == BROOD_PENDING
                    ? bri_fail(EAGAIN, "item %zu is not ready yet", index)
                    : bri_fail(ENODATA, "item %zu has no value: %s", index, outcome.text);
-    bri_offset reply = bri_load_acquire(bri_job_reply(result->job, index));
-    static char nothing;
-    *ret_reply = reply == 0
-                     ? (brood_message){&nothing, 0}
-                     : (brood_message){bri_at(reply), bri_load_relaxed(&bri_block_of(bri_at(reply))->bytes)};
-    return 0;
+    return find_reply(bri_load_acquire(&result->view.replies[index]), ret_reply);
 }
 
 static int64_t cancel(brood_result *result, enum bri_job_cancel level)
 {
     int error = bri_result_check(result);
 
-    return error < 0 ? error : (int64_t)bri_job_cancel(result->job, level);
+    return error < 0 ? error : (int64_t)bri_job_cancel(&result->view, level);
 }
 
 int64_t brood_result_cancel(brood_result *result)
@@ -356,7 +392,7 @@ int brood_result_destroy(brood_result *result)
     if (error < 0)
         return error;
     bri_result_close_descriptor(result);
-    bri_pool_take_back(result->pool, result->job, result->index);
+    bri_pool_take_back(result->pool, &result->view, result->index);
     bri_pool_drop(result->pool);
     free(result);
     return 0;

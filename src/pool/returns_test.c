@@ -14,7 +14,7 @@ enum { SEATS = 2, ITEMS = 4 };
 
 static bri_name names[SEATS];
 static struct bri_claim claims[SEATS];
-static struct bri_job_shm *job;
+static struct bri_job_view job;
 static uint64_t job_index;
 
 static int nothing(brood_task *task, const void *item, void *result)
@@ -29,12 +29,12 @@ static void make_pool_and_job(void)
 
     make_pool_without_processes(SEATS);
     for (uint32_t i = 0; i < SEATS; i++) {
-        assert_int_equal(bri_seat_give(pool->shared, bri_pool_seat(pool->shared, i), &names[i]), 0);
+        assert_int_equal(bri_seat_give(bri_pool_seat(pool->shared, i), bri_self(), &names[i]), 0);
         claims[i] = claim_of_seat(i);
     }
     wish.notify = bri_offset_of(&pool->shared->finished);
     assert_int_equal(bri_job_make(&wish, &job), 0);
-    assert_int_equal(bri_pool_offer(pool, job, &job_index), 0);
+    assert_int_equal(bri_pool_offer(pool, &job, &job_index), 0);
 }
 
 static void drop_pool(uint32_t first_living)
@@ -82,9 +82,9 @@ static void visits_without_a_claim_are_not_returned(void **state)
     assert_true(run_one(&claims[0]));
     while (run_one(&claims[1])) {
     }
-    assert_true(bri_job_is_complete(job));
+    assert_true(bri_job_is_complete(job.job));
     bri_fault_hook = die_when_withdrawn;
-    bri_pool_take_back(pool, job, job_index);
+    bri_pool_take_back(pool, &job, job_index);
     assert_int_equal(count_returns(), 0);
     drop_pool(1);
     assert_int_equal(used_blocks(), before);
@@ -147,8 +147,8 @@ static void the_first_return_is_withdrawn(void **state)
     await(is_free);
     while (run_one(&claims[1])) {
     }
-    assert_true(bri_job_is_complete(job));
-    bri_pool_take_back(pool, job, job_index);
+    assert_true(bri_job_is_complete(job.job));
+    bri_pool_take_back(pool, &job, job_index);
     assert_int_equal(count_returns(), 0);
     drop_pool(1);
     for (int i = 0; i < 2; i++) {

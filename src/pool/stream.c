@@ -124,6 +124,12 @@ static int find_ready(void *argument)
     return 0;
 }
 
+static void look_after(brood_stream *stream)
+{
+    for (struct flight *flight = stream->first; flight != NULL; flight = flight->next)
+        bri_result_look_after(flight->result);
+}
+
 static int wait_for_one(brood_stream *stream, int64_t deadline)
 {
     for (;;) {
@@ -136,7 +142,7 @@ static int wait_for_one(brood_stream *stream, int64_t deadline)
             return 0;
         if (deadline == BROOD_NOW || bri_now_ns() >= deadline)
             return bri_fail(ETIMEDOUT, "no result of the stream is ready yet");
-        bri_pool_look_after(stream->pool);
+        look_after(stream);
     }
 }
 
@@ -156,11 +162,13 @@ static int show(brood_stream *stream, brood_stream_item *ret_item)
 {
     brood_stream_item item = {.index = stream->shown->index};
 
-    brood_result_outcome(stream->shown->result, 0, &item.outcome);
-    if (item.outcome.kind == BROOD_CANCELLED)
+    int error = brood_result_outcome(stream->shown->result, 0, &item.outcome);
+    if (error == 0 && item.outcome.kind == BROOD_CANCELLED)
         return bri_pool_trouble(stream->pool, 0);
-    if (item.outcome.kind == BROOD_VALUE)
-        brood_result_bytes(stream->shown->result, 0, &item.reply);
+    if (error == 0 && item.outcome.kind == BROOD_VALUE)
+        error = brood_result_bytes(stream->shown->result, 0, &item.reply);
+    if (error < 0)
+        return error;
     *ret_item = item;
     return 1;
 }
@@ -212,7 +220,7 @@ static brood_stream *make(brood_pool *pool, brood_function *function, brood_iter
     stream->options = *options;
     stream->last = &stream->first;
     if (stream->options.max_items == 0) {
-        size_t wanted = (size_t)pool->shared->workers * ITEMS_PER_WORKER;
+        size_t wanted = (size_t)pool->options.workers * ITEMS_PER_WORKER;
         stream->options.max_items = wanted > ITEMS_LEAST ? wanted : ITEMS_LEAST;
     }
     if (stream->options.max_bytes == 0)

@@ -19,12 +19,21 @@ enum { SLICE_MS = 100, LIMBO_STEP = 64, LIMBO_LOOKS = 2, JOB_NUMBER_BITS = 22, R
 
 /* --- offer and take back --- */
 
+/* Between head and the owner's own tail; a head that is nowhere near ends the pool. */
+static uint64_t waiting_jobs(brood_pool *pool)
+{
+    uint64_t waiting = pool->tail - bri_load_acquire(&pool->shared->head);
+
+    if (waiting > BRI_RING)
+        bri_pool_declare_damaged(pool);
+    return waiting;
+}
+
 static int has_room(void *argument)
 {
     brood_pool *pool = argument;
 
-    return bri_load_relaxed(&pool->shared->tail) - bri_load_acquire(&pool->shared->head) < BRI_RING ||
-           bri_pool_trouble(pool, 1) < 0;
+    return waiting_jobs(pool) < BRI_RING || bri_pool_trouble(pool, 1) < 0;
 }
 
 /* Law 7: more than BRI_RING jobs that nobody has begun make the submitter wait. */
@@ -47,10 +56,10 @@ static int wait_for_room(brood_pool *pool)
 static void sweep_some(brood_pool *pool);
 
 /* What was given up goes first: no worker can have it back, however much its tasks need the memory. */
-int bri_pool_offer(brood_pool *pool, struct bri_job_shm *job, uint64_t *ret_index)
+int bri_pool_offer(brood_pool *pool, const struct bri_job_view *view, uint64_t *ret_index)
 {
     struct bri_pool_shm *shared = pool->shared;
-    uint64_t chunks = job->chunks;
+    struct bri_job_shm *job = view->job;
     int64_t deadline = BROOD_FOREVER;
 
     pthread_mutex_lock(&pool->lock);
@@ -58,14 +67,13 @@ int bri_pool_offer(brood_pool *pool, struct bri_job_shm *job, uint64_t *ret_inde
     int error = wait_for_room(pool);
     if (error == 0)
         error = bri_pool_trouble(
-            pool, !(job->flags & BRI_JOB_STREAM)); /* an imap that began before the close goes on */
+            pool, !(view->flags & BRI_JOB_STREAM)); /* an imap that began before the close goes on */
     if (error == 0) {
-        uint64_t tail = bri_load_relaxed(&shared->tail);
-        job->number = (bri_load_relaxed(&shared->next_number) + 1) & ((1u << JOB_NUMBER_BITS) - 1);
-        bri_store_relaxed(&shared->next_number, job->number);
+        uint64_t tail = pool->tail++;
+        job->number = (uint32_t)((tail + 1) & ((1u << JOB_NUMBER_BITS) - 1));
         job->sequence = tail;
-        if (job->timeout_ms != 0)
-            job->deadline = deadline = bri_after_ns(job->timeout_ms * BRI_NS_PER_MS);
+        if (view->timeout_ms != 0)
+            job->deadline = deadline = bri_after_ns(view->timeout_ms * BRI_NS_PER_MS);
         bri_store_release(bri_pool_ring(shared, tail), bri_offset_of(job));
         bri_store_seq_cst(&shared->tail, tail + 1);
         *ret_index = tail;
@@ -74,19 +82,22 @@ int bri_pool_offer(brood_pool *pool, struct bri_job_shm *job, uint64_t *ret_inde
     if (error == 0 && deadline != BROOD_FOREVER && bri_enforce_set_alarm(shared, deadline))
         bri_pool_ring_supervisor(pool);
     if (error == 0)
-        bri_event_signal(&shared->work, chunks < shared->workers ? (int)chunks : INT_MAX);
+        bri_event_signal(&shared->work, view->chunks < pool->options.workers ? (int)view->chunks : INT_MAX);
     return error;
 }
 
-static int is_visited(struct bri_pool_shm *shared, struct bri_job_shm *job)
+static int is_visited_by_worker(brood_pool *pool, bri_offset job_at)
 {
-    for (uint32_t i = 0; i < shared->workers; i++)
-        if ((bri_load_seq_cst(&bri_pool_seat(shared, i)->visiting) & ~BRI_VISIT_VALID) == bri_offset_of(job))
+    for (uint32_t i = 0; i < pool->options.workers; i++)
+        if ((bri_load_seq_cst(&bri_pool_seat(pool->shared, i)->visiting) & ~BRI_VISIT_VALID) == job_at)
             return 1;
-    if (bri_load_seq_cst(&shared->replacing) == bri_offset_of(job))
-        return 1;
-    return bri_load_seq_cst(&shared->looking) == bri_offset_of(job) &&
-           bri_pool_state_of(shared) < BRI_POOL_BROKEN;
+    return bri_load_seq_cst(&pool->shared->replacing) == job_at;
+}
+
+static int is_visited(brood_pool *pool, bri_offset job_at)
+{
+    return is_visited_by_worker(pool, job_at) || (bri_load_seq_cst(&pool->shared->looking) == job_at &&
+                                                  bri_pool_state_of(pool->shared) < BRI_POOL_BROKEN);
 }
 
 static void withdraw(struct bri_pool_shm *shared, struct bri_job_shm *job, uint64_t index)
@@ -105,16 +116,18 @@ static void withdraw(struct bri_pool_shm *shared, struct bri_job_shm *job, uint6
 }
 
 /* F1, F2.  A job that is not complete goes on: only what nobody claims in, and nobody looks at, is freed. */
-static int try_to_free(struct bri_pool_shm *shared, const struct bri_limbo *given_up)
+static int try_to_free(brood_pool *pool, const struct bri_limbo *given_up)
 {
-    if (!bri_job_is_complete(given_up->job) && bri_pool_state_of(shared) < BRI_POOL_BROKEN)
+    struct bri_job_shm *job = given_up->view.job;
+
+    if (!bri_job_is_complete(job) && bri_pool_state_of(pool->shared) < BRI_POOL_BROKEN)
         return 0;
-    withdraw(shared, given_up->job, given_up->index);
+    withdraw(pool->shared, job, given_up->index);
     bri_fault("pool.withdrawn");
     bri_fence_seq_cst();
-    if (is_visited(shared, given_up->job))
+    if (is_visited(pool, bri_offset_of(job)))
         return 0;
-    bri_job_free(given_up->job);
+    bri_job_free(&given_up->view);
     return 1;
 }
 
@@ -123,7 +136,7 @@ static void sweep_limbo(brood_pool *pool)
     size_t kept = 0;
 
     for (size_t i = 0; i < pool->limbo_count; i++)
-        if (!try_to_free(pool->shared, &pool->limbo[i]))
+        if (!try_to_free(pool, &pool->limbo[i]))
             pool->limbo[kept++] = pool->limbo[i];
     pool->limbo_count = kept;
 }
@@ -148,7 +161,7 @@ static void sweep_some(brood_pool *pool)
 {
     for (int i = 0; i < LIMBO_LOOKS && pool->limbo_count > 0; i++) {
         size_t at = pool->limbo_next++ % pool->limbo_count;
-        if (try_to_free(pool->shared, &pool->limbo[at]))
+        if (try_to_free(pool, &pool->limbo[at]))
             pool->limbo[at] = pool->limbo[--pool->limbo_count];
     }
 }
@@ -168,15 +181,57 @@ static void put_in_limbo(brood_pool *pool, const struct bri_limbo *given_up)
     pool->limbo[pool->limbo_count++] = *given_up;
 }
 
-void bri_pool_take_back(brood_pool *pool, struct bri_job_shm *job, uint64_t index)
+void bri_pool_take_back(brood_pool *pool, const struct bri_job_view *view, uint64_t index)
 {
-    struct bri_limbo given_up = {job, index};
+    struct bri_limbo given_up = {*view, index};
 
     pthread_mutex_lock(&pool->lock);
     sweep_some(pool);
-    if (!try_to_free(pool->shared, &given_up))
+    if (!try_to_free(pool, &given_up))
         put_in_limbo(pool, &given_up);
     pthread_mutex_unlock(&pool->lock);
+}
+
+/* --- damage --- */
+
+static int is_among_returns(struct bri_pool_shm *shared, bri_offset job_at)
+{
+    for (uint32_t i = 0; i < BRI_RETURNS; i++)
+        if (bri_load_acquire(&bri_pool_return(shared, i)->job) == job_at)
+            return 1;
+    return 0;
+}
+
+static int has_free_chunk(const struct bri_job_view *view)
+{
+    for (uint64_t chunk = 0; chunk < view->chunks; chunk++)
+        if (bri_load_acquire(&view->table[chunk]) == BRI_CHUNK_FREE)
+            return 1;
+    return 0;
+}
+
+/* The words of the ring that workers wait by are made right: an event word that was written over wakes nobody. */
+static void offer_anew(brood_pool *pool)
+{
+    bri_store_seq_cst(&pool->shared->tail, pool->tail);
+    bri_event_prepare(&pool->shared->work);
+    bri_event_signal(&pool->shared->work, INT_MAX);
+}
+
+int bri_pool_has_lost(brood_pool *pool, const struct bri_job_view *view, uint64_t index)
+{
+    struct bri_pool_shm *shared = pool->shared;
+    bri_offset job_at = bri_offset_of(view->job);
+
+    if (is_visited_by_worker(pool, job_at))
+        return 0;
+    pthread_mutex_lock(&pool->lock); /* nobody offers: tail stands */
+    int is_in_ring =
+        bri_load_seq_cst(&shared->head) <= index && bri_load_acquire(bri_pool_ring(shared, index)) == job_at;
+    if (is_in_ring)
+        offer_anew(pool);
+    pthread_mutex_unlock(&pool->lock);
+    return !is_in_ring && !(is_among_returns(shared, job_at) && has_free_chunk(view));
 }
 
 /* --- public --- */
@@ -222,41 +277,41 @@ static int check_sizes(const void *items, size_t item_bytes, size_t result_bytes
 }
 
 /* Jobs that were given up go before a new one is refused; another thread may hold the lock, so the heap's own try was not enough. */
-static int make_job(brood_pool *pool, const struct bri_job_wish *wish, struct bri_job_shm **ret_job)
+static int make_job(brood_pool *pool, const struct bri_job_wish *wish, struct bri_job_view *ret_view)
 {
-    int error = bri_job_make(wish, ret_job);
+    int error = bri_job_make(wish, ret_view);
 
     if (error != -ENOMEM)
         return error;
     bri_pool_sweep(pool);
-    return bri_job_make(wish, ret_job);
+    return bri_job_make(wish, ret_view);
 }
 
 static int submit(brood_pool *pool, struct bri_job_wish *wish, brood_result **ret_result)
 {
-    struct bri_job_shm *job;
+    struct bri_job_view view;
     uint64_t index;
 
     if (ret_result == NULL)
         return bri_fail(EINVAL, "ret_result is NULL: pass where the result handle goes");
-    wish->workers = pool->shared->workers;
+    wish->workers = pool->options.workers;
     wish->notify = bri_offset_of(&pool->shared->finished);
     brood_result *result = bri_result_alloc(pool);
     if (result == NULL)
         return bri_fail(ENOMEM, "no memory for a result handle");
-    int error = make_job(pool, wish, &job);
+    int error = make_job(pool, wish, &view);
     if (error == 0) {
-        error = bri_pool_offer(pool, job, &index);
+        error = bri_pool_offer(pool, &view, &index);
         if (error < 0)
-            bri_job_free(job);
+            bri_job_free(&view);
     }
     if (error < 0) {
         bri_result_discard(result);
         return error;
     }
-    bri_trace("owner: job %u of %llu items in %llu chunks", job->number, (unsigned long long)job->count,
-              (unsigned long long)job->chunks);
-    bri_result_attach(result, job, index);
+    bri_trace("owner: job %u of %llu items in %llu chunks", view.job->number, (unsigned long long)view.count,
+              (unsigned long long)view.chunks);
+    bri_result_attach(result, &view, index);
     *ret_result = result;
     return 0;
 }

@@ -44,6 +44,7 @@ struct supervisor {
     int signals; /* signalfd */
     int owner;   /* pidfd of the owner */
     pid_t pid;
+    uint32_t workers;   /* and this, too, nobody else can change: damage, see pool.h */
     uint32_t live;      /* workers not yet reaped */
     uint32_t barren;    /* deaths in a row outside of tasks, right after the start */
     uint32_t unstarted; /* failed attempts to start a worker, in a row */
@@ -57,7 +58,7 @@ static int fill_spare(_Atomic bri_offset *spare, bri_name owner)
 {
     void *memory;
 
-    if (bri_load_relaxed(spare) != 0)
+    if (bri_heap_find(bri_load_relaxed(spare), BRI_KIND_FAILURE, sizeof(struct bri_failure_shm)) != NULL)
         return 0;
     int error = bri_heap_alloc(BRI_KIND_FAILURE, sizeof(struct bri_failure_shm), bri_self(), &memory);
     if (error < 0)
@@ -70,12 +71,12 @@ static int fill_spare(_Atomic bri_offset *spare, bri_name owner)
     return 0;
 }
 
-int bri_seat_give(struct bri_pool_shm *pool, struct bri_seat_shm *seat, bri_name *ret_name)
+int bri_seat_give(struct bri_seat_shm *seat, bri_name owner, bri_name *ret_name)
 {
-    int error = fill_spare(&seat->spare_failure, pool->owner);
+    int error = fill_spare(&seat->spare_failure, owner);
 
     if (error == 0)
-        error = fill_spare(&seat->spare_resume, pool->owner);
+        error = fill_spare(&seat->spare_resume, owner);
     if (error == 0)
         error = bri_roster_claim(BRI_ROLE_WORKER, ret_name);
     if (error < 0)
@@ -131,6 +132,7 @@ static int fork_worker(struct supervisor *supervisor, uint32_t index, bri_name n
         return -errno;
     bri_roster_tell_pid(name, (uint32_t)pid);
     bri_store_release(&seat->pid, pid);
+    supervisor->pool->posts[index] = (struct bri_post){pid, name};
     supervisor->live++;
     bri_trace("supervisor: worker %u is pid %d", index, (int)pid);
     return 0;
@@ -140,7 +142,7 @@ static int try_to_start(struct supervisor *supervisor, uint32_t index)
 {
     struct bri_seat_shm *seat = bri_pool_seat(supervisor->shared, index);
     bri_name name;
-    int error = bri_seat_give(supervisor->shared, seat, &name);
+    int error = bri_seat_give(seat, supervisor->pool->owner, &name);
 
     if (error < 0)
         return error;
@@ -167,10 +169,10 @@ static void give_up(struct supervisor *supervisor, enum bri_pool_reason reason, 
 /* A seat without a worker is tried again at every turn of the loop; memory or process numbers may come back. */
 static void start_missing(struct supervisor *supervisor)
 {
-    for (uint32_t i = 0; i < supervisor->shared->workers; i++) {
+    for (uint32_t i = 0; i < supervisor->workers; i++) {
         struct bri_seat_shm *seat = bri_pool_seat(supervisor->shared, i);
-        if (bri_load_relaxed(&seat->name) != 0 || bri_load_relaxed(&seat->pid) != 0 || seat->is_closed)
-            continue; /* no name, but a pid: passed on in an undertaking of ours since the last reap, which has to count it first */
+        if (supervisor->pool->posts[i].pid != 0 || seat->is_closed)
+            continue;
         int error = try_to_start(supervisor, i);
         if (error == 0) {
             supervisor->unstarted = 0;
@@ -185,8 +187,8 @@ static void start_missing(struct supervisor *supervisor)
 
 static uint32_t seat_of(struct supervisor *supervisor, pid_t pid)
 {
-    for (uint32_t i = 0; i < supervisor->shared->workers; i++)
-        if (bri_load_relaxed(&bri_pool_seat(supervisor->shared, i)->pid) == pid)
+    for (uint32_t i = 0; i < supervisor->workers; i++)
+        if (supervisor->pool->posts[i].pid == pid)
             return i;
     return UINT32_MAX;
 }
@@ -194,7 +196,7 @@ static uint32_t seat_of(struct supervisor *supervisor, pid_t pid)
 /* Deaths in a task are the task's doing, and each one uses an item up; deaths at the start could go on for ever. */
 static int is_hopeless(struct supervisor *supervisor, struct bri_seat_shm *seat, int was_running)
 {
-    uint32_t limit = supervisor->shared->workers * BARREN_PER_WORKER;
+    uint32_t limit = supervisor->workers * BARREN_PER_WORKER;
 
     if (was_running || bri_load_relaxed(&seat->items) != seat->items_at_birth ||
         bri_now_ns() - (int64_t)seat->born_ns > BRI_NS_PER_S) {
@@ -211,10 +213,10 @@ static int has_offers(struct bri_pool_shm *shared)
            bri_load_acquire(&shared->open_streams) != 0;
 }
 
-static int all_are_closed(struct bri_pool_shm *shared)
+static int all_are_closed(const struct supervisor *supervisor)
 {
-    for (uint32_t i = 0; i < shared->workers; i++)
-        if (!bri_pool_seat(shared, i)->is_closed)
+    for (uint32_t i = 0; i < supervisor->workers; i++)
+        if (!bri_pool_seat(supervisor->shared, i)->is_closed)
             return 0;
     return 1;
 }
@@ -223,21 +225,23 @@ static void worker_ended(struct supervisor *supervisor, uint32_t index, int stat
                          const struct rusage *usage)
 {
     struct bri_seat_shm *seat = bri_pool_seat(supervisor->shared, index);
-    bri_name name = bri_load_relaxed(&seat->name);
-    /* No name: an undertaking of ours has met this death before, and has passed on what the worker had. */
-    int was_running = name == 0 || bri_load_acquire(&bri_slot_of(name)->progress) & BRI_PROGRESS_RUNNING;
+    bri_name name = supervisor->pool->posts[index].name;
+    /* Not alive: an undertaking of ours has met this death before, and has passed on what the worker had. */
+    int is_new = bri_is_alive(name);
+    int was_running = !is_new || bri_load_acquire(&bri_slot_of(name)->progress) & BRI_PROGRESS_RUNNING;
     int is_ours = seat->phase != BRI_PHASE_CALM; /* it died of what we did to it */
     int left = status == 0 && bri_load_acquire(&seat->visiting) == 0 && bri_load_relaxed(&seat->started);
 
-    bri_trace("supervisor: worker %u (pid %d) %s, %d", index, (int)bri_load_relaxed(&seat->pid),
+    bri_trace("supervisor: worker %u (pid %d) %s, %d", index, (int)supervisor->pool->posts[index].pid,
               left ? "left" : "died", status);
     bri_limits_note_cause(supervisor->shared, seat, status, usage, &supervisor->oom_kills);
-    if (name != 0)
+    if (is_new)
         bri_store_release(&bri_slot_of(name)->end_status, status);
     bri_fault("supervisor.noted");
     bri_roster_bury(name, left ? BRI_END_CLEAN : BRI_END_KILLED);
     bri_undertake();
     bri_store_relaxed(&seat->pid, 0);
+    supervisor->pool->posts[index] = (struct bri_post){0, 0};
     supervisor->live--;
     seat->is_closed =
         left && bri_pool_state_of(supervisor->shared) == BRI_POOL_CLOSING && !has_offers(supervisor->shared);
@@ -269,8 +273,8 @@ static void reap(struct supervisor *supervisor)
 
 static void signal_workers(struct supervisor *supervisor, int signal)
 {
-    for (uint32_t i = 0; i < supervisor->shared->workers; i++) {
-        pid_t pid = bri_load_relaxed(&bri_pool_seat(supervisor->shared, i)->pid);
+    for (uint32_t i = 0; i < supervisor->workers; i++) {
+        pid_t pid = supervisor->pool->posts[i].pid;
         if (pid > 0) /* not reaped yet: still its own */
             kill(pid, signal);
     }
@@ -292,7 +296,7 @@ static _Noreturn void end(struct supervisor *supervisor)
 {
     struct bri_pool_shm *shared = supervisor->shared;
     int broken = bri_load_acquire(&shared->reason) != BRI_REASON_NONE;
-    bri_name owner = shared->owner;
+    bri_name owner = supervisor->pool->owner;
 
     bri_kill_children();
     bri_bury_the_ended(); /* among them the pools of workers, which nobody watches any more */
@@ -306,14 +310,14 @@ static _Noreturn void end(struct supervisor *supervisor)
 /* Law 2.  The owner's blocks go last: workers might still write to them. */
 static _Noreturn void owner_died(struct supervisor *supervisor)
 {
-    bri_name owner = supervisor->shared->owner;
+    bri_name owner = supervisor->pool->owner;
 
     bri_trace("supervisor: the owner has died");
     signal_workers(supervisor, SIGKILL);
     bri_pool_advance(supervisor->shared, BRI_POOL_TERMINATING);
     bri_kill_children();
-    for (uint32_t i = 0; i < supervisor->shared->workers; i++)
-        bri_roster_bury(bri_load_relaxed(&bri_pool_seat(supervisor->shared, i)->name), BRI_END_KILLED);
+    for (uint32_t i = 0; i < supervisor->workers; i++)
+        bri_roster_bury(supervisor->pool->posts[i].name, BRI_END_KILLED);
     bri_bury_the_ended(); /* the workers and their pools, while we still count as one who depends on the owner */
     bri_roster_bury(owner, BRI_END_KILLED);
     let_go_of(owner);
@@ -334,18 +338,27 @@ static void await_end_of(bri_name name)
         poll(NULL, 0, 1);
 }
 
-void bri_pool_bury_workers(struct bri_pool_shm *shared)
+/* A worker whose supervisor is dead: what stands in a seat may be anybody's name. */
+static int is_left_behind(bri_name name)
 {
+    return name != 0 && bri_load_relaxed(&bri_slot_of(name)->role) == BRI_ROLE_WORKER &&
+           !bri_is_alive(bri_roster_boss_of(name));
+}
+
+void bri_pool_bury_workers(brood_pool *pool)
+{
+    struct bri_pool_shm *shared = pool->shared;
+
     bri_store_release(&shared->looking, (bri_offset)0);
-    for (uint32_t i = 0; i < shared->workers; i++) {
-        struct bri_seat_shm *seat = bri_pool_seat(shared, i);
-        bri_name name = bri_load_acquire(&seat->name);
+    for (uint32_t i = 0; i < pool->options.workers; i++) {
+        bri_name name = bri_load_acquire(&bri_pool_seat(shared, i)->name);
+        if (!is_left_behind(name))
+            continue;
         await_end_of(name);
-        if (name != 0)
-            bri_roster_bury(name, BRI_END_KILLED);
+        bri_roster_bury(name, BRI_END_KILLED);
     }
     bri_undertake(); /* which names the pids that the seats show */
-    for (uint32_t i = 0; i < shared->workers; i++)
+    for (uint32_t i = 0; i < pool->options.workers; i++)
         bri_store_relaxed(&bri_pool_seat(shared, i)->pid, 0);
 }
 
@@ -356,7 +369,7 @@ static void terminate(struct supervisor *supervisor)
     if (supervisor->kill_at == BROOD_FOREVER) {
         signal_workers(supervisor, SIGTERM);
         signal_workers(supervisor, SIGCONT); /* a stopped one is to notice */
-        supervisor->kill_at = bri_after_ns((int64_t)supervisor->shared->grace_ms * BRI_NS_PER_MS);
+        supervisor->kill_at = bri_after_ns((int64_t)supervisor->pool->options.grace_ms * BRI_NS_PER_MS);
     } else if (bri_now_ns() >= supervisor->kill_at) {
         signal_workers(supervisor, SIGKILL);
     }
@@ -368,7 +381,7 @@ static int64_t time_to_wake(const struct supervisor *supervisor, enum bri_pool_s
 
     if (state >= BRI_POOL_TERMINATING)
         return supervisor->kill_at > retry ? supervisor->kill_at : retry;
-    return bri_enforce_prepare_sleep(supervisor->shared, supervisor->unstarted > 0 ? retry : BROOD_FOREVER);
+    return bri_enforce_prepare_sleep(supervisor->pool, supervisor->unstarted > 0 ? retry : BROOD_FOREVER);
 }
 
 static int time_to_sleep_ms(int64_t until)
@@ -386,12 +399,12 @@ static void turn(struct supervisor *supervisor)
     enum bri_pool_state state = bri_pool_state_of(supervisor->shared);
     if (state < BRI_POOL_TERMINATING) {
         start_missing(supervisor);
-        bri_enforce(supervisor->shared, bri_now_ns());
+        bri_enforce(supervisor->pool, bri_now_ns());
     }
     state = bri_pool_state_of(supervisor->shared);
     if (state >= BRI_POOL_TERMINATING)
         terminate(supervisor);
-    if (supervisor->live == 0 && (state >= BRI_POOL_TERMINATING || all_are_closed(supervisor->shared)))
+    if (supervisor->live == 0 && (state >= BRI_POOL_TERMINATING || all_are_closed(supervisor)))
         end(supervisor);
     struct pollfd fds[3] = {
         {supervisor->signals, POLLIN, 0},
@@ -407,16 +420,20 @@ static void turn(struct supervisor *supervisor)
 
 void bri_supervisor_main(void *argument)
 {
+    static struct bri_post posts[BRI_WORKERS_MAX];
     struct bri_supervise *supervise = argument;
     struct supervisor supervisor = {.pool = supervise->pool,
                                     .shared = supervise->pool->shared,
                                     .pid = getpid(),
+                                    .workers = supervise->pool->options.workers,
                                     .oom_kills = bri_memory_oom_kills(),
                                     .kill_at = BROOD_FOREVER};
 
     bri_fault("supervisor.forked");
     if (bri_roster_enter(supervise->name) < 0)
         _exit(127);
+    memset(posts, 0, sizeof posts); /* a worker with a pool of its own has its supervisor's */
+    supervisor.pool->posts = posts;
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     supervisor.signals = bri_signal_descriptor(); /* before it has begun: from then on it is rung */
     bri_store_release(&supervisor.shared->begun, supervise->name);
@@ -425,8 +442,8 @@ void bri_supervisor_main(void *argument)
         give_up(&supervisor, BRI_REASON_RESOURCES, supervisor.signals);
         end(&supervisor);
     }
-    supervisor.owner = bri_watch(supervisor.shared->owner);
-    bri_pool_bury_workers(supervisor.shared);
+    supervisor.owner = bri_watch(supervisor.pool->owner);
+    bri_pool_bury_workers(supervisor.pool);
     if (supervisor.owner == -ESRCH)
         owner_died(&supervisor);
     if (supervisor.owner < 0) {

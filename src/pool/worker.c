@@ -291,8 +291,9 @@ uint64_t bri_worker_run_chunk(brood_pool *pool, struct bri_claim *claim)
 {
     struct bri_job_shm *job = claim->job;
     uint64_t end = bri_job_end_item(job, claim->chunk);
-    uint64_t begin = bri_load_acquire(&job->resumes) == 0 ? bri_job_first_item(job, claim->chunk)
-                                                          : bri_job_resume_item(job, claim->chunk);
+    uint64_t begin = bri_load_acquire(&job->resumes) == 0
+                         ? bri_job_first_item(job, claim->chunk)
+                         : bri_job_resume_item(job, claim->chunk, bri_job_first_item(job, claim->chunk), end);
     brood_task task;
 
     task.job = job;

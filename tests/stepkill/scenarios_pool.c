@@ -167,6 +167,7 @@ static void *setup_second_supervisor(void)
     if (bri_roster_claim(BRI_ROLE_SUPERVISOR, &s->supervise.name) != 0)
         return NULL;
     bri_store_release(&s->pool->shared->supervisor, s->supervise.name);
+    bri_store_release(&s->pool->supervisor, s->supervise.name);
     return s;
 }
 
