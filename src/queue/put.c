@@ -23,12 +23,22 @@ struct run {
     uint64_t messages, bytes;         /* of the run */
 };
 
+/* Who writes asks more than who reads: the header of its block says that it is a segment of this queue.  The page table, which knows for certain,
+ * is too dear for each message. */
+static int is_own(const struct bri_queue_shm *queue, const struct bri_segment *segment)
+{
+    const struct bri_block_shm *block = bri_block_of(segment->shared);
+
+    return bri_tag_kind(bri_load_relaxed(&block->tag)) == BRI_KIND_SEGMENT &&
+           bri_load_relaxed(&block->aux[BRI_AUX_QUEUE]) == bri_offset_of(queue);
+}
+
 /* -EBADMSG: the queue is damaged. */
 static int begin_run(struct bri_queue_shm *queue, struct run *run)
 {
     *run = (struct run){.vpos = bri_cursor_vpos(&queue->put)};
     bri_cursor_own(&queue->put, &run->all_messages, &run->all_bytes);
-    if (!bri_segment_read(bri_load_relaxed(&queue->tail), &run->segment))
+    if (!bri_segment_read(bri_load_relaxed(&queue->tail), &run->segment) || !is_own(queue, &run->segment))
         return -EBADMSG;
     if (run->vpos < run->segment.base)
         run->vpos = run->segment.base;

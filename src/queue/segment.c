@@ -126,6 +126,8 @@ static __attribute__((noinline)) int find_frame(struct bri_queue_shm *queue, uin
             return -EBADMSG;
         if (vpos < ret_segment->base)
             vpos = ret_segment->base;
+        if (vpos >= bri_load_relaxed(&queue->put_seen))
+            return -EBADMSG;
         if (vpos - ret_segment->base < ret_segment->bytes) {
             if (!bri_frame_read(ret_segment, vpos, ret_front))
                 return -EBADMSG;
@@ -215,7 +217,8 @@ static void empty_frames(struct bri_queue_shm *queue)
     struct bri_segment segment;
     struct bri_front front;
 
-    while (bri_queue_front(queue, &segment, &front) == 1) {
+    while (bri_queue_front(queue, &segment, &front) == 1 &&
+           front.next <= bri_load_acquire(&queue->put.word) >> 1) { /* so each goes on from the one before */
         struct bri_block_shm *block = front.kind == BRI_FRAME_BLOCK ? bri_message_find(queue, &front) : NULL;
         if (block != NULL)
             bri_message_claim(block);
