@@ -53,7 +53,7 @@ int brood_pool_dump(brood_pool *pool, int fd)
         return bri_fail(EINVAL, "fd is %d, which is not an open descriptor", fd);
     struct bri_pool_shm *shared = pool->shared;
     uint64_t head = bri_load_acquire(&shared->head), tail = bri_load_acquire(&shared->tail);
-    bri_name supervisor = bri_load_acquire(&shared->supervisor);
+    bri_name supervisor = bri_load_acquire(&pool->supervisor);
     uint32_t state = bri_load_acquire(&shared->state);
     dprintf(fd,
             "pool of %u workers: %s, supervisor pid %u %s, %llu jobs submitted, %llu of them with chunks to "

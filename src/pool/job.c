@@ -206,10 +206,9 @@ int bri_job_read(struct bri_job_shm *job, struct bri_job_view *ret_view)
 
 void *bri_walk_next(struct bri_walk *walk)
 {
-    struct bri_failure_shm *node = bri_at_checked(walk->at, sizeof *node, BRI_CACHE_LINE);
-
     if (walk->at == 0)
         return NULL;
+    struct bri_failure_shm *node = bri_at_checked(walk->at, sizeof *node, BRI_CACHE_LINE);
     walk->is_damaged = node == NULL || walk->at == walk->mark;
     if (walk->is_damaged)
         return NULL;

@@ -12,6 +12,8 @@
 #include "pool/pool.h"
 #include "sync/event.h"
 
+enum { OFFERS_MOST = 1000 * BRI_RETURNS };
+
 /* The claim of one dead worker. */
 struct loss {
     struct bri_pool_shm *pool;
@@ -210,10 +212,11 @@ static int is_offered_again(const struct loss *loss)
     return 0;
 }
 
+/* Full for good it can only be by damage: then the owner notices that the job is lost. */
 static void put_among_returns(const struct loss *loss)
 {
-    for (uint32_t i = 0; !is_offered_again(loss); i = (i + 1) % BRI_RETURNS) {
-        _Atomic bri_offset *entry = &bri_pool_return(loss->pool, i)->job;
+    for (uint32_t i = 0; i < OFFERS_MOST && !is_offered_again(loss); i++) {
+        _Atomic bri_offset *entry = &bri_pool_return(loss->pool, i % BRI_RETURNS)->job;
         bri_offset there = bri_load_acquire(entry);
         if (may_replace(loss->pool, entry, there) && bri_cas_seq_cst(entry, &there, bri_offset_of(loss->job)))
             return;
@@ -295,11 +298,10 @@ static void mourn_worker(struct bri_pool_shm *pool, uint32_t index, bri_name dea
 static void mourn(void *payload, bri_name dead)
 {
     struct bri_pool_shm *pool = payload;
-
     uint32_t workers = bri_read_once(pool->workers);
 
     if (bri_heap_find(bri_offset_of(pool), BRI_KIND_POOL, bri_pool_bytes(workers)) == NULL)
-        return; /* damage */
+        return;                                  /* damage */
     if (bri_load_relaxed(&pool->replacing) != 0) /* a dead undertaker's: there is one at a time */
         bri_store_release(&pool->replacing, (bri_offset)0);
     for (uint32_t i = 0; i < workers; i++)

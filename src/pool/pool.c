@@ -234,19 +234,19 @@ static int start_supervisor(brood_pool *pool)
         bri_roster_cancel(supervise.name);
         return bri_fail_os(-pid, "cannot start the pool's supervisor");
     }
+    pool->supervisor_pid = pid;
     bri_roster_tell_pid(supervise.name, (uint32_t)pid);
     return 0;
 }
 
 static int signal_supervisor(brood_pool *pool, int signal)
 {
-    bri_name supervisor = bri_load_acquire(&pool->supervisor);
     int error = pool->supervisor_fd >= 0 ? bri_pidfd_signal(pool->supervisor_fd, signal) : -EBADF;
 
-    if (error == 0 || error == -EPERM || bri_roster_has_ended(supervisor))
+    if (error == 0 || error == -EPERM || bri_roster_has_ended(bri_load_acquire(&pool->supervisor)))
         return error;
     /* There was no descriptor left, or the host has closed it. */
-    return kill((pid_t)bri_roster_pid_of(supervisor), signal) < 0 ? -errno : 0;
+    return kill(pool->supervisor_pid, signal) < 0 ? -errno : 0;
 }
 
 /* One that is still being exec'd would die of the signal; it looks at everything when it has begun.  Either we see that it has, or it sees what
@@ -255,7 +255,7 @@ void bri_pool_ring_supervisor(brood_pool *pool)
 {
     bri_fence_seq_cst();
     if (pool->hooks.start_supervisor != NULL &&
-        bri_load_acquire(&pool->shared->begun) != bri_load_acquire(&pool->shared->supervisor))
+        bri_load_acquire(&pool->shared->begun) != bri_load_acquire(&pool->supervisor))
         return;
     if (signal_supervisor(pool, SIGUSR1) == -EPERM)
         bri_doorbell_ring(&pool->doorbell);
@@ -270,6 +270,14 @@ static int has_entered(void *argument)
            bri_roster_has_ended(supervisor);
 }
 
+/* Its slot says that it is dead.  Should that be damage, it is from now on: two supervisors would start workers for the same seats. */
+static void make_sure_it_ended(brood_pool *pool)
+{
+    if (pool->supervisor_fd >= 0 && !bri_pidfd_has_ended(pool->supervisor_fd) &&
+        bri_pidfd_signal(pool->supervisor_fd, SIGKILL) == 0)
+        bri_pidfd_wait(pool->supervisor_fd, BROOD_FOREVER);
+}
+
 /* A supervisor was killed (its workers died with it): another one goes on, unless that happens again and again. */
 static void replace_supervisor(brood_pool *pool)
 {
@@ -279,6 +287,7 @@ static void replace_supervisor(brood_pool *pool)
     if (bri_is_alive(dead) || bri_pool_state_of(pool->shared) >= BRI_POOL_BROKEN)
         return;
     bri_trace("owner: the supervisor was killed, starting another");
+    make_sure_it_ended(pool);
     pool->failed_starts = bri_load_acquire(&pool->shared->begun) == dead ? 0 : pool->failed_starts + 1;
     if (++pool->supervisor_restarts <= SUPERVISORS_MAX && pool->failed_starts < STARTS_MAX &&
         start_supervisor(pool) == 0) {
@@ -543,15 +552,34 @@ int brood_pool_supervise(const brood_pool_ticket *ticket, const brood_pool_optio
 
 /* --- the end --- */
 
+static void want(brood_pool *pool, enum bri_pool_state state)
+{
+    uint32_t wanted = bri_load_acquire(&pool->wanted);
+
+    while (wanted < (uint32_t)state && !bri_cas_acq_rel(&pool->wanted, &wanted, (uint32_t)state)) {
+    }
+    bri_pool_advance(pool->shared, state);
+    bri_pool_ring_supervisor(pool);
+}
+
+/* What was asked for stands in shared memory still?  A ring at the doorbell harms nobody, not even one that is still being exec'd. */
+static void insist(brood_pool *pool)
+{
+    enum bri_pool_state wanted = (enum bri_pool_state)bri_load_acquire(&pool->wanted);
+
+    if (bri_pool_state_of(pool->shared) < wanted)
+        bri_pool_advance(pool->shared, wanted);
+    if (wanted >= BRI_POOL_TERMINATING)
+        bri_doorbell_ring(&pool->doorbell);
+}
+
 int brood_pool_close(brood_pool *pool)
 {
     int error = bri_pool_check(pool);
 
-    if (error < 0)
-        return error;
-    bri_pool_advance(pool->shared, BRI_POOL_CLOSING);
-    bri_pool_ring_supervisor(pool);
-    return 0;
+    if (error == 0)
+        want(pool, BRI_POOL_CLOSING);
+    return error;
 }
 
 int brood_pool_terminate(brood_pool *pool)
@@ -560,8 +588,7 @@ int brood_pool_terminate(brood_pool *pool)
 
     if (error < 0)
         return error;
-    bri_pool_advance(pool->shared, BRI_POOL_TERMINATING);
-    bri_pool_ring_supervisor(pool);
+    want(pool, BRI_POOL_TERMINATING);
     signal_supervisor(pool, SIGCONT); /* a stopped one is to notice */
     return 0;
 }
@@ -572,13 +599,14 @@ static int is_over(void *argument)
     return bri_pool_is_over(argument);
 }
 
-/* Its descriptor tells, unless the host has closed that: then the roster does, which it leaves last of all. */
+/* Its descriptor tells, unless the host has closed that: then the roster does, which it leaves last of all, or, should that be damaged, its pid. */
 static int wait_for_supervisor(brood_pool *pool, int64_t deadline)
 {
     bri_name supervisor = bri_load_acquire(&pool->supervisor);
     int error = pool->supervisor_fd < 0 ? 0 : bri_wait_for_end(pool->supervisor_fd, deadline);
 
-    while (error == 0 && !bri_roster_has_ended(supervisor)) {
+    while (error == 0 && !bri_roster_has_ended(supervisor) &&
+           !bri_process_has_ended(pool->supervisor_pid, 0)) {
         if (bri_now_ns() >= deadline)
             return -ETIMEDOUT;
         poll(NULL, 0, 1);
@@ -593,11 +621,11 @@ static int join(brood_pool *pool, int64_t deadline)
         int met = bri_wait(&pool->shared->event, is_over, pool, slice, 0);
         if (met == -EINTR)
             return met;
-        if (met > 0)
-            return wait_for_supervisor(pool, deadline);
-        if (bri_now_ns() >= deadline)
-            return -ETIMEDOUT;
+        int error = met > 0 ? wait_for_supervisor(pool, slice) : -ETIMEDOUT;
+        if (error != -ETIMEDOUT || bri_now_ns() >= deadline)
+            return error;
         bri_pool_look_after(pool);
+        insist(pool);
     }
 }
 

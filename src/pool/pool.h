@@ -185,7 +185,12 @@ struct brood_pool {
     struct bri_pool_shm *shared;
     bri_name owner;
     _Atomic bri_name supervisor; /* the owner's; as in the shared half */
-    uint64_t tail;               /* likewise, with `lock` */
+    pid_t supervisor_pid; /* the owner's: nobody else has this pid before its slot says that it has ended */
+    uint64_t tail;        /* as in the shared half; with `lock` */
+    int64_t
+        next_offer; /* with `lock`: what lies in the ring is offered anew then, should the words be damaged */
+    _Atomic uint32_t
+        wanted; /* enum bri_pool_state that the owner has asked for: should the shared word be damaged, it asks again */
     struct bri_post *posts;      /* the supervisor's, one per worker */
     _Atomic uint32_t references; /* the handle, results, streams */
     _Atomic uint32_t is_destroyed;

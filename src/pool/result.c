@@ -58,9 +58,12 @@ static int is_ready(void *argument)
     return bri_result_is_ready(argument);
 }
 
-void bri_result_look_after(brood_result *result)
+/* However often one waits for a moment: the looks lie apart, so that what is true of them lasts. */
+void bri_result_look_for_loss(brood_result *result, int64_t now)
 {
-    bri_pool_look_after(result->pool);
+    if (now < result->next_look)
+        return;
+    result->next_look = now + SLICE_MS * BRI_NS_PER_MS;
     if (bri_result_is_ready(result) || !bri_pool_has_lost(result->pool, &result->view, result->index))
         result->lost_looks = 0;
     else if (++result->lost_looks >= LOST_LOOKS)
@@ -77,7 +80,8 @@ static int wait_until_ready(brood_result *result, int64_t deadline)
             return bri_fail_wait(met, "the result is not ready yet");
         if (met > 0)
             return 0;
-        bri_result_look_after(result);
+        bri_pool_look_after(result->pool);
+        bri_result_look_for_loss(result, bri_now_ns());
         if (deadline == BROOD_NOW || bri_now_ns() >= deadline)
             return bri_result_is_ready(result) ? 0 : bri_fail(ETIMEDOUT, "the result is not ready yet");
     }
@@ -143,8 +147,10 @@ int brood_result_wait_any(brood_result *const *results, size_t count, int64_t de
         int met = bri_wait(&results[0]->pool->shared->finished, find_ready, &several, until, 0);
         if (met > 0)
             return (int)several.found;
+        bri_pool_look_after(results[0]->pool);
+        int64_t now = bri_now_ns();
         for (size_t i = 0; i < count; i++)
-            bri_result_look_after(results[i]);
+            bri_result_look_for_loss(results[i], now);
         if (met == -EINTR || deadline == BROOD_NOW || bri_now_ns() >= deadline)
             return find_ready(&several) ? (int)several.found
                                         : bri_fail_wait(met, "none of the results is ready yet");

@@ -10,6 +10,7 @@ struct brood_result {
     struct bri_job_view view; /* of its job, from the making */
     uint64_t index;           /* in the ring */
     uint32_t lost_looks;      /* in a row that found nobody who could finish it */
+    int64_t next_look;        /* not before */
     int descriptor;           /* epoll, -1: nobody has asked */
     int supervisor_fd;        /* pidfd of the supervisor that the descriptor watches */
     bri_name watched;         /* which supervisor that is */
@@ -26,8 +27,8 @@ brood_result *bri_result_alloc(brood_pool *pool);
 void bri_result_discard(brood_result *result);
 void bri_result_attach(brood_result *result, const struct bri_job_view *view, uint64_t index);
 
-/* For waits, after each slice: looks after the pool, and at whether the result can still come: see pool.h, damage. */
-void bri_result_look_after(brood_result *result);
+/* For waits, after each slice: can the result still come?  See pool.h, damage. */
+void bri_result_look_for_loss(brood_result *result, int64_t now);
 
 /* Waits, copies count × result_bytes to results unless NULL; 0 or the first item's failure, as brood_pool_map. */
 int bri_result_get(brood_result *result, void *results, int64_t deadline);

@@ -126,8 +126,11 @@ static int find_ready(void *argument)
 
 static void look_after(brood_stream *stream)
 {
+    int64_t now = bri_now_ns();
+
+    bri_pool_look_after(stream->pool);
     for (struct flight *flight = stream->first; flight != NULL; flight = flight->next)
-        bri_result_look_after(flight->result);
+        bri_result_look_for_loss(flight->result, now);
 }
 
 static int wait_for_one(brood_stream *stream, int64_t deadline)

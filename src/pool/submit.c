@@ -210,9 +210,14 @@ static int has_free_chunk(const struct bri_job_view *view)
     return 0;
 }
 
-/* The words of the ring that workers wait by are made right: an event word that was written over wakes nobody. */
+/* The words of the ring that workers wait by are made right: an event word that was written over wakes nobody.  Once for all results. */
 static void offer_anew(brood_pool *pool)
 {
+    int64_t now = bri_now_ns();
+
+    if (now < pool->next_offer)
+        return;
+    pool->next_offer = now + SLICE_MS * BRI_NS_PER_MS;
     bri_store_seq_cst(&pool->shared->tail, pool->tail);
     bri_event_prepare(&pool->shared->work);
     bri_event_signal(&pool->shared->work, INT_MAX);
