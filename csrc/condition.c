@@ -21,7 +21,9 @@ static int condition_init(PyObject *self, PyObject *arguments, PyObject *keyword
 
     if (!PyArg_ParseTupleAndKeywords(arguments, keywords, ":Condition", names))
         return -1;
+    struct core_call call = core_call_begin();
     int error = brood_condition_create(NULL, &condition);
+    core_call_end(call);
     return core_object_fill(self, CORE_CONDITION, error, condition);
 }
 
@@ -94,6 +96,16 @@ static PyObject *condition_wait(PyObject *self, PyObject *arguments)
     return wait_in_room(room, (struct semlock *)lock, deadline);
 }
 
+static int notify_and_leave(brood_condition *room, uint32_t count)
+{
+    struct core_call call = core_call_begin();
+    int notified = brood_condition_notify(room, count);
+
+    brood_condition_release(room);
+    core_call_end(call);
+    return notified;
+}
+
 static PyObject *condition_notify(PyObject *self, PyObject *argument)
 {
     void *room = core_object_handle(self);
@@ -106,8 +118,7 @@ static PyObject *condition_notify(PyObject *self, PyObject *argument)
     int result = core_wait(step_enter_room, room, BROOD_FOREVER);
     if (result < 0)
         return core_raise(result);
-    result = brood_condition_notify(room, count < UINT32_MAX ? (uint32_t)count : UINT32_MAX);
-    brood_condition_release(room);
+    result = notify_and_leave(room, count < UINT32_MAX ? (uint32_t)count : UINT32_MAX);
     return result < 0 ? core_raise(result) : PyLong_FromLong(result);
 }
 

@@ -88,6 +88,18 @@ int core_wait(core_step *step, void *argument, int64_t deadline);
 /* The same without the first try, for a step that cannot be tried. */
 int core_wait_once(core_step *step, void *argument, int64_t deadline);
 
+/* Around calls of the core with the GIL, which mostly return at once but may have to wait until another process lets go of something: then
+ * the GIL is given away until core_call_end, whatever they do meanwhile.  Nothing of Python's may be touched in between; a callback of the
+ * core's that takes the GIL stands between core_callback_begin and core_callback_end.  They nest. */
+struct core_call {
+    PyThreadState *given; /* the GIL was given away, and with what it is taken again */
+    char may_give;
+};
+struct core_call core_call_begin(void);
+void core_call_end(struct core_call outer);
+struct core_call core_callback_begin(void);
+void core_callback_end(struct core_call outer);
+
 /* Signals are the calling thread's business from now on: in a child that was forked by it. */
 void core_note_main_thread(void);
 

@@ -6,6 +6,8 @@
 #include <math.h>
 #include <time.h>
 
+#include "sync/event.h"
+
 #define NS_PER_S  INT64_C(1000000000)
 #define FOREVER_S 9e9 /* seconds that fit no int64_t of nanoseconds */
 
@@ -161,6 +163,46 @@ static int run_handlers(void)
     return result < 0;
 }
 
+/* ---- the GIL, when a call has to sleep ---- */
+
+static _Thread_local struct core_call call;
+
+static void give_gil(void)
+{
+    if (call.may_give && call.given == NULL)
+        call.given = PyEval_SaveThread();
+}
+
+struct core_call core_call_begin(void)
+{
+    struct core_call outer = call;
+
+    call = (struct core_call){.may_give = 1};
+    return outer;
+}
+
+void core_call_end(struct core_call outer)
+{
+    PyThreadState *given = call.given;
+
+    call = outer;
+    if (given != NULL)
+        PyEval_RestoreThread(given);
+}
+
+struct core_call core_callback_begin(void)
+{
+    struct core_call outer = call;
+
+    call = (struct core_call){.may_give = 0};
+    return outer;
+}
+
+void core_callback_end(struct core_call outer)
+{
+    call = outer;
+}
+
 int core_wait_once(core_step *step, void *argument, int64_t deadline)
 {
     if (PyErr_CheckSignals() < 0) /* one that came just before interrupts no sleep */
@@ -175,8 +217,10 @@ int core_wait_once(core_step *step, void *argument, int64_t deadline)
 
 int core_wait(core_step *step, void *argument, int64_t deadline)
 {
+    struct core_call outer = core_call_begin();
     int result = step(argument, BROOD_NOW);
 
+    core_call_end(outer);
     if (result != -ETIMEDOUT || deadline == BROOD_NOW)
         return result;
     return core_wait_once(step, argument, deadline);
@@ -202,5 +246,6 @@ int core_add_waiting(PyObject *module)
 {
     (void)module;
     brood_on_interrupt(run_handlers);
+    bri_on_sleep(give_gil);
     return ask_for_main_thread();
 }

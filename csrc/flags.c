@@ -18,7 +18,9 @@ static int event_init(PyObject *self, PyObject *arguments, PyObject *keywords)
     brood_event *event = NULL;
 
     (void)arguments, (void)keywords;
+    struct core_call call = core_call_begin();
     int error = brood_event_create(&event);
+    core_call_end(call);
     return core_object_fill(self, CORE_EVENT, error, event);
 }
 
@@ -110,7 +112,9 @@ static int barrier_init(PyObject *self, PyObject *arguments, PyObject *keywords)
         PyErr_SetString(PyExc_ValueError, "parties must be > 0");
         return -1;
     }
+    struct core_call call = core_call_begin();
     int error = brood_barrier_create((uint32_t)parties, &barrier);
+    core_call_end(call);
     return core_object_fill(self, CORE_BARRIER, error, barrier);
 }
 
@@ -135,52 +139,58 @@ static PyObject *barrier_wait(PyObject *self, PyObject *timeout)
     return result < 0 ? core_raise(result) : PyLong_FromLong(result);
 }
 
-static PyObject *barrier_abort(PyObject *self, PyObject *unused)
+/* Of the barrier, through one that takes its mutex; -1 with an exception. */
+static int ask_barrier(PyObject *self, int (*function)(brood_barrier *barrier))
 {
     void *barrier = core_object_handle(self);
 
+    if (barrier == NULL)
+        return -1;
+    struct core_call call = core_call_begin();
+    int answer = function(barrier);
+    core_call_end(call);
+    if (answer < 0)
+        core_raise(answer);
+    return answer < 0 ? -1 : answer;
+}
+
+static PyObject *barrier_abort(PyObject *self, PyObject *unused)
+{
     (void)unused;
-    return barrier != NULL ? core_none(brood_barrier_abort(barrier)) : NULL;
+    return ask_barrier(self, brood_barrier_abort) < 0 ? NULL : Py_NewRef(Py_None);
 }
 
 static PyObject *barrier_reset(PyObject *self, PyObject *unused)
 {
-    void *barrier = core_object_handle(self);
-
     (void)unused;
-    return barrier != NULL ? core_none(brood_barrier_reset(barrier)) : NULL;
+    return ask_barrier(self, brood_barrier_reset) < 0 ? NULL : Py_NewRef(Py_None);
 }
 
-static PyObject *number_or_raise(int number)
+static PyObject *number_of_barrier(PyObject *self, int (*function)(brood_barrier *barrier))
 {
-    return number < 0 ? core_raise(number) : PyLong_FromLong(number);
+    int number = ask_barrier(self, function);
+
+    return number < 0 ? NULL : PyLong_FromLong(number);
 }
 
 static PyObject *barrier_parties(PyObject *self, void *unused)
 {
-    void *barrier = core_object_handle(self);
-
     (void)unused;
-    return barrier != NULL ? number_or_raise(brood_barrier_parties(barrier)) : NULL;
+    return number_of_barrier(self, brood_barrier_parties);
 }
 
 static PyObject *barrier_waiting(PyObject *self, void *unused)
 {
-    void *barrier = core_object_handle(self);
-
     (void)unused;
-    return barrier != NULL ? number_or_raise(brood_barrier_waiting(barrier)) : NULL;
+    return number_of_barrier(self, brood_barrier_waiting);
 }
 
 static PyObject *barrier_broken(PyObject *self, void *unused)
 {
-    void *barrier = core_object_handle(self);
+    int is_broken = ask_barrier(self, brood_barrier_is_broken);
 
     (void)unused;
-    if (barrier == NULL)
-        return NULL;
-    int is_broken = brood_barrier_is_broken(barrier);
-    return is_broken < 0 ? core_raise(is_broken) : PyBool_FromLong(is_broken);
+    return is_broken < 0 ? NULL : PyBool_FromLong(is_broken);
 }
 
 static PyMethodDef barrier_methods[] = {

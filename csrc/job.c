@@ -120,9 +120,11 @@ static PyObject *wait(PyObject *self, PyObject *timeout)
 
 static PyObject *ready(PyObject *self, PyObject *unused)
 {
+    struct core_call call = core_call_begin();
     int is_ready = brood_result_ready(((struct job *)self)->result);
 
     (void)unused;
+    core_call_end(call);
     return is_ready < 0 ? core_raise(is_ready) : PyBool_FromLong(is_ready);
 }
 
@@ -143,6 +145,18 @@ static struct task_place place_of(const struct job *job, size_t index)
     return (struct task_place){first, job->chunk_items < left ? job->chunk_items : left};
 }
 
+static int look_at_item(brood_result *result, size_t index, brood_outcome *ret_outcome,
+                        brood_message *ret_reply)
+{
+    struct core_call call = core_call_begin();
+    int error = brood_result_outcome(result, index, ret_outcome);
+
+    if (error == 0 && ret_outcome->kind == BROOD_VALUE)
+        error = brood_result_bytes(result, index, ret_reply);
+    core_call_end(call);
+    return error;
+}
+
 static PyObject *value(PyObject *self, PyObject *number)
 {
     struct job *job = (struct job *)self;
@@ -152,9 +166,7 @@ static PyObject *value(PyObject *self, PyObject *number)
 
     if (index == (size_t)-1 && PyErr_Occurred())
         return NULL;
-    int error = brood_result_outcome(job->result, index, &outcome);
-    if (error == 0 && outcome.kind == BROOD_VALUE)
-        error = brood_result_bytes(job->result, index, &reply);
+    int error = look_at_item(job->result, index, &outcome, &reply);
     if (error == 0 && outcome.kind == BROOD_CANCELLED && !job->is_cancelled)
         blame_pool(job->result, &outcome);
     return error < 0 ? core_raise(error) : task_value(job->pool, place_of(job, index), &outcome, &reply);
@@ -169,9 +181,7 @@ static PyObject *attempts(PyObject *self, PyObject *number)
 
     if (index == (size_t)-1 && PyErr_Occurred())
         return NULL;
-    int error = brood_result_outcome(job->result, index, &outcome);
-    if (error == 0 && outcome.kind == BROOD_VALUE)
-        error = brood_result_bytes(job->result, index, &reply);
+    int error = look_at_item(job->result, index, &outcome, &reply);
     return error < 0 ? core_raise(error) : PyLong_FromLong(task_attempts(&outcome, &reply));
 }
 
@@ -183,8 +193,10 @@ static PyObject *cancel(PyObject *self, PyObject *running)
 
     if (is_running < 0)
         return NULL;
+    struct core_call call = core_call_begin();
     int64_t cancelled =
         is_running ? brood_result_cancel_running(job->result) : brood_result_cancel(job->result);
+    core_call_end(call);
     if (cancelled > 0 || (cancelled == 0 && is_running))
         job->is_cancelled = 1;
     return cancelled < 0 ? core_raise((int)cancelled) : PyLong_FromLongLong(cancelled);
@@ -192,9 +204,11 @@ static PyObject *cancel(PyObject *self, PyObject *running)
 
 static PyObject *file_number(PyObject *self, PyObject *unused)
 {
+    struct core_call call = core_call_begin();
     int fd = brood_result_fd(((struct job *)self)->result);
 
     (void)unused;
+    core_call_end(call);
     return fd < 0 ? core_raise(fd) : PyLong_FromLong(fd);
 }
 
@@ -216,17 +230,26 @@ static void leave_behind(struct job *job)
     pool_leave_behind(job->pool, left);
 }
 
+static void give_back(struct job *job)
+{
+    int goes_on = job->pool->handle != NULL;
+    struct core_call call = core_call_begin();
+
+    goes_on = goes_on && brood_result_ready(job->result) == 0;
+    if (!goes_on)
+        brood_result_destroy(job->result);
+    core_call_end(call);
+    if (goes_on)
+        leave_behind(job);
+}
+
 static void dealloc(PyObject *self)
 {
     struct job *job = (struct job *)self;
     PyTypeObject *type = Py_TYPE(self);
 
-    if (job->result != NULL) {
-        if (job->pool->handle != NULL && brood_result_ready(job->result) == 0)
-            leave_behind(job);
-        else
-            brood_result_destroy(job->result);
-    }
+    if (job->result != NULL)
+        give_back(job);
     Py_XDECREF(job->callable);
     Py_XDECREF(job->pool);
     type->tp_free(self);

@@ -375,18 +375,23 @@ static int create_in_table(enum core_kind kind, void *object, struct core_lease 
 int core_lease_create(enum core_kind kind, void *object, struct core_lease **ret_lease)
 {
     lock_table();
+    struct core_call call = core_call_begin();
     int error = create_in_table(kind, object, ret_lease);
-    unlock_table();
     if (error < 0)
         destroy(kind, object);
+    core_call_end(call);
+    unlock_table();
     return error;
 }
 
 int core_lease_ticket(struct core_lease *lease, uint64_t *ret_offset, uint32_t *ret_generation)
 {
     struct core_record_shm *record = lease->record;
+    struct core_call call = core_call_begin();
+    int is_there = lock_record(record);
 
-    if (!lock_record(record))
+    core_call_end(call);
+    if (!is_there)
         return bri_fail(ENOENT, "the object is gone: the worker that made it died in the same task");
     record->pickled++; /* T2 */
     unlock_record(record);
@@ -431,7 +436,9 @@ int core_lease_open(enum core_kind kind, uint64_t offset, uint32_t generation, s
     if (offset % _Alignof(struct core_record_shm) != 0)
         return bri_fail(EINVAL, "offset is not that of an object");
     lock_table();
+    struct core_call call = core_call_begin();
     error = open_in_table(kind, bri_at(offset), generation, ret_lease);
+    core_call_end(call);
     unlock_table();
     return error;
 }
@@ -458,8 +465,10 @@ void core_lease_drop(struct core_lease *lease)
     if (lease == NULL)
         return;
     lock_table();
+    struct core_call call = core_call_begin();
     if (--lease->count == 0)
         drop_last(lease);
+    core_call_end(call);
     unlock_table();
 }
 

@@ -24,7 +24,9 @@ static int init(PyObject *self, PyObject *arguments, PyObject *keywords)
         PyErr_SetString(PyExc_RuntimeError, "Memory.__init__() was called before");
         return -1;
     }
+    struct core_call call = core_call_begin();
     int error = brood_alloc(bytes > 0 ? (size_t)bytes : 1, &block);
+    core_call_end(call);
     if (core_object_fill(self, CORE_MEMORY, error, block) < 0)
         return -1;
     ((struct memory *)self)->bytes = bytes;

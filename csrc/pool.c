@@ -17,6 +17,7 @@ enum { BLOB_BYTES = 1024 }; /* a longer callable lies in the arena, once for all
 /* Between the two hooks.  The import lock is held, so there is one fork at a time. */
 static struct {
     PyGILState_STATE gil;
+    struct core_call call;
     sigset_t mask;
     PyObject *error;
 } fork_of_owner;
@@ -26,6 +27,7 @@ static struct {
 static void before_fork(void *argument)
 {
     PyGILState_STATE state = PyGILState_Ensure();
+    struct core_call call = core_callback_begin();
     sigset_t all, mask;
     PyObject *error = NULL;
 
@@ -38,6 +40,7 @@ static void before_fork(void *argument)
         error = core_take_error();
     PyOS_BeforeFork();
     fork_of_owner.gil = state;
+    fork_of_owner.call = call;
     fork_of_owner.mask = mask;
     fork_of_owner.error = error;
 }
@@ -45,6 +48,7 @@ static void before_fork(void *argument)
 static void after_fork(void *argument)
 {
     PyGILState_STATE state = fork_of_owner.gil;
+    struct core_call call = fork_of_owner.call;
     sigset_t mask = fork_of_owner.mask;
     PyObject *error = fork_of_owner.error;
 
@@ -55,6 +59,7 @@ static void after_fork(void *argument)
     if (error != NULL)
         PyErr_SetObject((PyObject *)Py_TYPE(error), error);
     Py_XDECREF(error);
+    core_callback_end(call);
     PyGILState_Release(state);
 }
 
@@ -105,6 +110,7 @@ static int start_supervisor(void *argument, const brood_pool_ticket *ticket)
 {
     struct pool *pool = argument;
     PyGILState_STATE state = PyGILState_Ensure();
+    struct core_call call = core_callback_begin();
     PyObject *passing = PyErr_Occurred() ? core_take_error() : NULL;
     sigset_t mask;
 
@@ -121,6 +127,7 @@ static int start_supervisor(void *argument, const brood_pool_ticket *ticket)
         PyErr_SetObject((PyObject *)Py_TYPE(passing), passing);
     Py_XDECREF(passing);
     pthread_sigmask(SIG_SETMASK, &mask, NULL);
+    core_callback_end(call);
     PyGILState_Release(state);
     return number > 0 ? (int)number : -EAGAIN;
 }
@@ -249,11 +256,15 @@ void pool_sweep(struct pool *pool, int all)
     while (next != NULL) {
         struct left_behind *left = next;
         next = left->next;
-        if (!all && brood_result_ready(left->result) == 0) {
+        struct core_call call = core_call_begin();
+        int is_done = all || brood_result_ready(left->result) != 0;
+        if (is_done)
+            brood_result_destroy(left->result);
+        core_call_end(call);
+        if (!is_done) {
             pool_leave_behind(pool, left);
             continue;
         }
-        brood_result_destroy(left->result);
         Py_DECREF(left->callable);
         PyMem_Free(left);
     }
@@ -322,8 +333,10 @@ static PyObject *destroy(PyObject *self, PyObject *unused)
 static int put_in_arena(struct callable *callable)
 {
     void *memory;
+    struct core_call call = core_call_begin();
     int error = brood_alloc(callable->header.call_bytes, &memory);
 
+    core_call_end(call);
     if (error < 0) {
         core_raise(error);
         return -1;
@@ -363,9 +376,11 @@ static void dealloc_callable(PyObject *self)
 {
     struct callable *callable = (struct callable *)self;
     PyTypeObject *type = Py_TYPE(self);
+    struct core_call call = core_call_begin();
 
     if (callable->header.blob != 0)
         brood_free((void *)(uintptr_t)callable->header.blob);
+    core_call_end(call);
     Py_XDECREF(callable->pickled);
     type->tp_free(self);
     Py_DECREF(type);

@@ -25,7 +25,9 @@ static int init(PyObject *self, PyObject *arguments, PyObject *keywords)
     if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "|n:Queue", names, &maxsize))
         return -1;
     queue->maxsize = maxsize > 0 ? maxsize : 0;
+    struct core_call call = core_call_begin();
     int error = brood_queue_create(BROOD_QUEUE_OPTIONS(.max_messages = (uint64_t)queue->maxsize), &made);
+    core_call_end(call);
     return core_object_fill(self, CORE_QUEUE, error, made);
 }
 
@@ -132,7 +134,9 @@ static PyObject *file_number(PyObject *self, PyObject *unused)
     (void)unused;
     if (queue == NULL)
         return NULL;
+    struct core_call call = core_call_begin();
     int fd = brood_queue_fd(queue);
+    core_call_end(call);
     return fd < 0 ? core_raise(fd) : PyLong_FromLong(fd);
 }
 

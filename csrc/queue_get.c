@@ -29,7 +29,9 @@ static PyObject *load_borrowed(struct core_state *state, brood_queue *queue, bro
     PyObject *type, *value, *traceback;
 
     PyErr_Fetch(&type, &value, &traceback);
+    struct core_call call = core_call_begin();
     brood_queue_release(queue, message);
+    core_call_end(call);
     PyErr_Restore(type, value, traceback);
     return item;
 }

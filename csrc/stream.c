@@ -72,10 +72,12 @@ static int give_next(void *argument, brood_message *ret_item)
 {
     struct stream *stream = argument;
     PyGILState_STATE state = PyGILState_Ensure();
+    struct core_call call = core_callback_begin();
     int given = make_next_item(stream);
 
     if (given == 1)
         *ret_item = stream->item;
+    core_callback_end(call);
     PyGILState_Release(state);
     return given;
 }
@@ -243,7 +245,9 @@ static void dealloc(PyObject *self)
     PyTypeObject *type = Py_TYPE(self);
 
     PyObject_GC_UnTrack(self);
+    struct core_call call = core_call_begin();
     brood_stream_destroy(stream->stream);
+    core_call_end(call);
     PyMem_Free(stream->item.data);
     clear(self);
     keep_callable(stream);

@@ -39,12 +39,29 @@ static core_step *acquire_of(const struct core_lease *lease)
     return lease->kind == CORE_LOCK ? step_lock : lease->kind == CORE_RLOCK ? step_rlock : step_semaphore;
 }
 
+static int release_semaphore(void *semaphore)
+{
+    struct core_call call = core_call_begin();
+    int error = brood_semaphore_release(semaphore);
+
+    core_call_end(call);
+    return error;
+}
+
 static int release_core(const struct core_lease *lease)
 {
     if (lease->kind == CORE_LOCK)
         return brood_lock_release(lease->object);
-    return lease->kind == CORE_RLOCK ? brood_rlock_release(lease->object)
-                                     : brood_semaphore_release(lease->object);
+    return lease->kind == CORE_RLOCK ? brood_rlock_release(lease->object) : release_semaphore(lease->object);
+}
+
+static int semaphore_value(void *semaphore)
+{
+    struct core_call call = core_call_begin();
+    int value = brood_semaphore_value(semaphore);
+
+    core_call_end(call);
+    return value;
 }
 
 /* ---- who holds it here ---- */
@@ -122,7 +139,9 @@ static int semlock_init(PyObject *self, PyObject *arguments, PyObject *keywords)
         PyErr_SetFromErrno(PyExc_OSError);
         return -1;
     }
+    struct core_call call = core_call_begin();
     int error = create(kind, value, maxvalue, &core_kind, &object);
+    core_call_end(call);
     if (core_object_fill(self, core_kind, error, object) < 0)
         return -1;
     semlock->kind = kind;
@@ -209,7 +228,7 @@ static PyObject *raise_release(const struct semlock *self, int error)
 static int is_full(const struct semlock *self)
 {
     return self->kind == SEMAPHORE && self->object.lease->kind == CORE_SEMAPHORE &&
-           self->maxvalue < INT_MAX && brood_semaphore_value(self->object.lease->object) >= self->maxvalue;
+           self->maxvalue < INT_MAX && semaphore_value(self->object.lease->object) >= self->maxvalue;
 }
 
 static PyObject *semlock_release(PyObject *self, PyObject *unused)
@@ -263,7 +282,7 @@ static PyObject *semlock_mine(PyObject *self, PyObject *unused)
 static int value_of(const struct core_lease *lease)
 {
     if (lease->kind == CORE_SEMAPHORE)
-        return brood_semaphore_value(lease->object);
+        return semaphore_value(lease->object);
     if (lease->kind ==
         CORE_LOCK) /* the holder's name: the lower half of a lock's word, the upper of an rlock's */
         return (uint32_t)bri_load_acquire(&((brood_lock *)lease->object)->word) == 0;

@@ -120,8 +120,10 @@ static PyObject *task_done(PyObject *self, PyObject *arguments)
         int result = core_wait(step_enter, join.room, BROOD_FOREVER);
         if (result < 0)
             return core_raise(result);
+        struct core_call call = core_call_begin();
         brood_condition_notify(join.room, UINT32_MAX);
         brood_condition_release(join.room);
+        core_call_end(call);
     }
     Py_RETURN_NONE;
 }
@@ -144,7 +146,9 @@ static int init(PyObject *self, PyObject *arguments, PyObject *keywords)
 
     if (!PyArg_ParseTupleAndKeywords(arguments, keywords, ":Tally", names))
         return -1;
+    struct core_call call = core_call_begin();
     int error = brood_alloc(sizeof(struct tally_shm), &memory);
+    core_call_end(call);
     return core_object_fill(self, CORE_TALLY, error, memory);
 }
 

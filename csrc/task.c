@@ -241,9 +241,11 @@ static PyObject *run(const brood_task *task, const struct task_header *header, P
 static int reply_with(brood_task *task, enum task_reply kind, const void *data, size_t bytes)
 {
     void *memory;
+    struct core_call call = core_call_begin();
     int error = brood_task_reply_reserve(task, bytes + TASK_REPLY_HEAD, &memory);
     unsigned char *head = memory;
 
+    core_call_end(call);
     if (error < 0)
         return error;
     head[0] = (unsigned char)kind;

@@ -209,6 +209,9 @@ static int take_from_dead(struct bri_mutex_shm *word)
 /* Not bri_mutex_lock: nobody else could report the death of an undertaker to. */
 static void lock_undertaker(struct bri_mutex_shm *word)
 {
+    if (try_lock(word, 0))
+        return;
+    bri_before_sleep();
     while (!try_lock(word, 0)) {
         uint32_t obituary = bri_obituary_key();
         uint32_t key = bri_event_prepare(&word->event);

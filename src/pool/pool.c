@@ -40,7 +40,7 @@ static void sweep_live(void)
 
 static void add_live(brood_pool *pool)
 {
-    pthread_mutex_lock(&bri_identity->lock);
+    bri_thread_lock(&bri_identity->lock);
     pool->next = live_pools;
     live_pools = pool;
     pthread_mutex_unlock(&bri_identity->lock);
@@ -51,7 +51,7 @@ static int remove_live(const brood_pool *pool)
 {
     brood_pool **at = &live_pools;
 
-    pthread_mutex_lock(&bri_identity->lock);
+    bri_thread_lock(&bri_identity->lock);
     while (*at != NULL && *at != pool)
         at = &(*at)->next;
     int found = *at != NULL;
@@ -65,7 +65,7 @@ static int is_live(const brood_pool *pool)
 {
     const brood_pool *at;
 
-    pthread_mutex_lock(&bri_identity->lock);
+    bri_thread_lock(&bri_identity->lock);
     for (at = live_pools; at != NULL && at != pool; at = at->next) {
     }
     pthread_mutex_unlock(&bri_identity->lock);
@@ -307,7 +307,7 @@ int bri_pool_is_over(brood_pool *pool)
         return 1;
     if (bri_is_alive(bri_load_acquire(&pool->supervisor)))
         return 0;
-    pthread_mutex_lock(&pool->lock);
+    bri_thread_lock(&pool->lock);
     replace_supervisor(pool);
     pthread_mutex_unlock(&pool->lock);
     return bri_pool_state_of(pool->shared) >= BRI_POOL_BROKEN;

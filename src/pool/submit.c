@@ -48,7 +48,7 @@ static int wait_for_room(brood_pool *pool)
         pthread_mutex_unlock(&pool->lock);
         bri_pool_look_after(pool);
         bri_pool_is_over(pool);
-        pthread_mutex_lock(&pool->lock);
+        bri_thread_lock(&pool->lock);
     }
     return 0;
 }
@@ -62,7 +62,7 @@ int bri_pool_offer(brood_pool *pool, const struct bri_job_view *view, uint64_t *
     struct bri_job_shm *job = view->job;
     int64_t deadline = BROOD_FOREVER;
 
-    pthread_mutex_lock(&pool->lock);
+    bri_thread_lock(&pool->lock);
     sweep_some(pool);
     int error = wait_for_room(pool);
     if (error == 0)
@@ -143,7 +143,7 @@ static void sweep_limbo(brood_pool *pool)
 
 void bri_pool_sweep(brood_pool *pool)
 {
-    pthread_mutex_lock(&pool->lock);
+    bri_thread_lock(&pool->lock);
     sweep_limbo(pool);
     pthread_mutex_unlock(&pool->lock);
 }
@@ -185,7 +185,7 @@ void bri_pool_take_back(brood_pool *pool, const struct bri_job_view *view, uint6
 {
     struct bri_limbo given_up = {*view, index};
 
-    pthread_mutex_lock(&pool->lock);
+    bri_thread_lock(&pool->lock);
     sweep_some(pool);
     if (!try_to_free(pool, &given_up))
         put_in_limbo(pool, &given_up);

@@ -86,10 +86,26 @@ int bri_is_interrupted(void)
     return check != NULL && check() != 0;
 }
 
+static void (*_Atomic sleep_hook)(void);
+
+void bri_on_sleep(void (*hook)(void))
+{
+    bri_store_release(&sleep_hook, hook);
+}
+
+void bri_before_sleep(void)
+{
+    void (*hook)(void) = bri_load_acquire(&sleep_hook);
+
+    if (hook != NULL)
+        hook();
+}
+
 static int sleep_once(_Atomic uint32_t *event, uint32_t key, uint32_t obituary, int64_t until)
 {
     _Atomic uint32_t *idle = &bri_slot_of(bri_self())->idle;
 
+    bri_before_sleep();
     bri_store_relaxed(idle, 1u);
     int slept = bri_event_sleep(event, key, obituary, until);
     bri_store_relaxed(idle, 0u);

@@ -33,6 +33,7 @@
 #define BRI_EVENT_H
 
 #include <limits.h>
+#include <pthread.h>
 
 #include "arena/arena.h"
 
@@ -64,6 +65,20 @@ static inline uint32_t bri_obituary_key(void)
 
 /* Wakes everybody who sleeps in the arena; after the dead one's things are passed on. */
 void bri_obituary_publish(void);
+
+/* A host whose threads share a lock of its own (Python's GIL) gives it away in `hook`, which is called before the calling thread sleeps for
+ * others: who holds what it waits for may be stopped.  NULL: nobody asks. */
+void bri_on_sleep(void (*hook)(void));
+void bri_before_sleep(void);
+
+/* A lock of this process's threads, one of whom may sleep while it holds it. */
+static inline void bri_thread_lock(pthread_mutex_t *lock)
+{
+    if (pthread_mutex_trylock(lock) == 0)
+        return;
+    bri_before_sleep();
+    pthread_mutex_lock(lock);
+}
 
 /* Has something outside of brood asked for the calling thread's wait to end (brood_on_interrupt)? */
 int bri_is_interrupted(void);

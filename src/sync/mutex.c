@@ -26,6 +26,7 @@ void bri_mutex_lock_slow(struct bri_mutex_shm *mutex)
 {
     if (spin(mutex))
         return;
+    bri_before_sleep();
     for (;;) {
         uint32_t obituary = bri_obituary_key();
         uint32_t key = bri_event_prepare(&mutex->event);
