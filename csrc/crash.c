@@ -11,6 +11,10 @@
  *                  C3  raise(signal of the dump): when it returns, the stack is in the file
  *                  C4  raise(fatal signal): pending until the handler returns; then the user's faulthandler, or the death
  *
+ *
+ * The signal that tells a task to end (its time is over, say) does C2 and C3 too, for the owner's TaskTimeout, and then goes on to the handler
+ * that was there: Python's.  If that one has an exception raised in the task, its traceback is written over the stack (_stacks.leave).
+ *
  * death table: killed before C3 → no stack; in C3 → the first part of it; after C3 → all of it.  A fault in the handler is a death at once,
  * as the signal is blocked by then.
  *
@@ -44,6 +48,7 @@ static struct {
     long long most_bytes;  /* of the file, in all, or what was left unread is dropped */
     char path[32];         /* opens the file anew */
     struct sigaction before[FATAL_SIGNALS];
+    void (*before_soft)(int number);
 } crash;
 
 static void restore(int number)
@@ -93,6 +98,29 @@ static void on_fatal_signal(int number)
     raise(number);
 }
 
+static void on_soft_signal(int number)
+{
+    int error = errno;
+
+    if (getpid() == crash.pid && take_place() >= 0)
+        dump();
+    errno = error;
+    crash.before_soft(number);
+}
+
+/* Only where somebody has set a handler: nobody else is told to end by that signal. */
+static void go_before_soft(int number)
+{
+    struct sigaction action;
+
+    if (sigaction(number, NULL, &action) < 0 || action.sa_handler == SIG_DFL ||
+        action.sa_handler == SIG_IGN || action.sa_handler == on_soft_signal)
+        return;
+    crash.before_soft = action.sa_handler;
+    action.sa_handler = on_soft_signal;
+    sigaction(number, &action, NULL);
+}
+
 /* Nobody's, or Python's: its faulthandler goes on to the action that it found, or is gone on to by us.  Others may have a use for faults (a
  * JVM, say) and expect to be the first to see them; and in a worker's worker it is ours already. */
 static int may_be_followed(const struct sigaction *action)
@@ -130,22 +158,24 @@ static int take_over_all(PyObject *signals)
     return 0;
 }
 
-/* report_crashes(signals, dump_signal, descriptor, device, inode, place_bytes, most_bytes): of this process, at whichever of `signals` are
- * fatal. */
+/* report_crashes(signals, soft_signal, dump_signal, descriptor, device, inode, place_bytes, most_bytes): of this process, at whichever of
+ * `signals` are fatal, and at the soft one. */
 static PyObject *report_crashes(PyObject *module, PyObject *arguments)
 {
     static char stack[STACK_BYTES];
     const stack_t alternate = {.ss_sp = stack, .ss_size = sizeof stack};
     PyObject *signals;
+    int soft_signal;
 
     (void)module;
-    if (!PyArg_ParseTuple(arguments, "O!iiKKLL:_report_crashes", &PyFrozenSet_Type, &signals,
+    if (!PyArg_ParseTuple(arguments, "O!iiiKKLL:_report_crashes", &PyFrozenSet_Type, &signals, &soft_signal,
                           &crash.dump_signal, &crash.fd, &crash.device, &crash.inode, &crash.place_bytes,
                           &crash.most_bytes))
         return NULL;
     crash.pid = getpid();
     snprintf(crash.path, sizeof crash.path, "/proc/self/fd/%d", crash.fd);
     sigaltstack(&alternate, NULL);
+    go_before_soft(soft_signal);
     return take_over_all(signals) < 0 ? NULL : Py_NewRef(Py_None);
 }
 
@@ -165,7 +195,8 @@ static PyObject *forget(PyObject *module, PyObject *arguments)
 
 static PyMethodDef functions[] = {
     {"_report_crashes", report_crashes, METH_VARARGS,
-     "_report_crashes(signals, dump_signal, descriptor, device, inode, place_bytes, most_bytes)\n--\n\n"
+     "_report_crashes(signals, soft_signal, dump_signal, descriptor, device, inode, place_bytes, "
+     "most_bytes)\n--\n\n"
      "In a worker: at each of these, first raises dump_signal."},
     {"_forget", forget, METH_VARARGS,
      "_forget(descriptor, offset, bytes)\n--\n\nGives a part of a file back to the system."},

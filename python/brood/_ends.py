@@ -21,7 +21,11 @@ SIGNAL = signal.SIGRTMIN + 7  # tells a worker that its task has to end; then co
 
 
 class TaskTimeout(MultiprocessingTimeoutError, TimeoutError):
-    """The time of a task, or of the whole call, was over.  Raised in the task first, so that it can clean up."""
+    """The time of a task, or of the whole call, was over.  Raised in the task first, so that it can clean up.
+
+    Its ``__cause__`` shows where the task was: the traceback of what was raised in it, or, where that ended nothing, the
+    Python stack of its worker when the time ran out (not with ``faulthandler=False``).
+    """
 
 
 class Ends(TypedDict, total=False):

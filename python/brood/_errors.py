@@ -21,6 +21,7 @@ __all__: list[str] = []
 
 _ERROR, _DIED, _CANCELLED, _TIMED_OUT = 2, 3, 4, 5
 _CAUSES = (None, "cpu", "memory", "oom")  # enum brood_cause
+_NOT_BEGUN = "the task was cancelled before it began, or its pool was terminated"
 _limits = Limits(0, 0, 0, 0)  # of the worker's pool
 _worker_pid = 0
 
@@ -137,6 +138,8 @@ def pack(error: BaseException, position: int, value: Any, index: int) -> bytes:
     if limit is not None:
         error.add_note(limit)
     text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    if _core._task_ending():
+        _stacks.leave(text)
     data = _travels(ExceptionWithTraceback(error, error.__traceback__))
     if data is None:
         data = _travels(TaskError(type(error).__qualname__, _text_of(error, str)))
@@ -170,6 +173,14 @@ def _with_stack(error: WorkerDied, stack_of: Callable[[int], str | None] | None)
     return error
 
 
+def _from_where(error: BaseException, pid: int, stack_of: Callable[[int], str | None] | None) -> BaseException:
+    """The error of a task that was ended, with where it was then, if its worker could still say so."""
+    text = stack_of(pid) if stack_of is not None and pid else None
+    if text:
+        error.__cause__ = RemoteTraceback(f'\n"""\n{text}\n"""')
+    return error
+
+
 def unpack(
     packed: bytes | None, first: int, size: int, kind: int, code: int, pid: int, signal: int, exit_code: int, cause: int,
     attempts: int, text: str | None, stack_of: Callable[[int], str | None] | None,
@@ -190,9 +201,9 @@ def unpack(
                           max(size, 1), _CAUSES[cause], attempts)
         return _with_stack(died, stack_of)
     if kind == _TIMED_OUT:
-        return TaskTimeout(_told(first, size, text or ""))
+        return _from_where(TaskTimeout(_told(first, size, text or "")), pid, stack_of)
     if kind == _CANCELLED:
-        return CancelledError(_told(first, size, text) if text else "the task was cancelled before it began, or its pool was terminated")
+        return _from_where(CancelledError(_told(first, size, text) if text else _NOT_BEGUN), pid, stack_of)
     if kind == _ERROR:  # the task's own did not fit into the arena
         told = _told(first, size, text or "")
         return MemoryError(told) if code == errno.ENOMEM else TaskError("Exception", told)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The Python stacks of workers that crashed: from a signal handler in the worker into its owner's WorkerDied.
+"""The Python stacks of workers that crashed, or whose task had to end: into their owner's WorkerDied or TaskTimeout.
 
 A pool has one file, in memory and without a name, in which each pid has a place; a file takes room only where something
 was written.  csrc/crash.c is how a stack gets there.  The owner reads it when it learns of the death, and gives the
@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from . import _core
+from ._ends import SIGNAL
 
 __all__: list[str] = []
 
@@ -21,6 +22,8 @@ SIGNALS = frozenset((signal.SIGSEGV, signal.SIGABRT, signal.SIGFPE, signal.SIGBU
 _PLACE = 1 << 24  # bytes from one pid's place to the next's; faulthandler writes at most 100 frames of 100 threads
 _MOST_READ = 1 << 16
 _MOST_UNREAD = 1 << 22
+
+_own: tuple[int, int] | None = None  # in a worker: its pid, and the file
 
 
 class Stacks:
@@ -91,8 +94,10 @@ class Stacks:
             return
         import faulthandler
 
+        global _own
+        _own = os.getpid(), self._fd
         faulthandler.register(self._dump_signal, self._fd, all_threads=True)
-        _core._report_crashes(self._wanted, self._dump_signal, self._fd, *self._identity, _PLACE, _MOST_UNREAD)
+        _core._report_crashes(self._wanted, SIGNAL, self._dump_signal, self._fd, *self._identity, _PLACE, _MOST_UNREAD)
 
     # ---- on the way to an exec'd process ----
 
@@ -100,6 +105,16 @@ class Stacks:
         from .reduction import DupFd
 
         return _arrive, (DupFd(self._fd), self._identity)
+
+
+def leave(text: str) -> None:
+    """In a worker whose task has to end: the traceback of its exception, in the place of the stack that is there."""
+    if _own is None or _own[0] != os.getpid():
+        return
+    try:
+        os.pwrite(_own[1], text.encode("utf-8", "backslashreplace")[: _MOST_READ - 1] + b"\0", _own[0] * _PLACE)
+    except OSError:  # closed by the task; no memory: as in a crash, there is none then
+        pass
 
 
 def _arrive(handle: Any, identity: tuple[int, int]) -> Stacks:

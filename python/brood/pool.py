@@ -100,7 +100,8 @@ class Pool:
         logging: True: records that workers log are handled by this process's handlers, in a thread, and all of them by
             the time that join or terminate returns.  A level (or its name): those of at least that level.  A logger:
             its own, and those of loggers below it.
-        faulthandler: whether a worker that crashes leaves its Python stack in WorkerDied.
+        faulthandler: whether a worker that crashes leaves its Python stack in WorkerDied, and one whose task is past its
+            time in TaskTimeout.
         threads_per_worker: how many threads BLAS and OpenMP may have in each worker.  "auto": all workers' together are
             no more than ``brood.cpu_count()``, but what the environment says (OMP_NUM_THREADS and the like) stays.
             None: they are left alone.

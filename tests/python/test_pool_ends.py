@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Tasks of pools that are ended, tried again, or meet a limit: the others go on, and each has its outcome."""
 import os
+import re
 import signal
 import time
+import traceback
 from concurrent.futures import CancelledError
 
 import brood
@@ -48,6 +50,15 @@ def swallow(x):
         return "swallowed"
 
 
+def hold_out(x):
+    """Whatever is raised."""
+    while True:
+        try:
+            signal.pause()
+        except TaskTimeout:
+            pass
+
+
 def clean_up(path):
     try:
         signal.pause()
@@ -81,6 +92,11 @@ def fail_until(path, times):
 
 def pid(x):
     return os.getpid()
+
+
+def blocks_of(pool):
+    """How much room the stacks of a pool take that were not read."""
+    return os.fstat(pool._equipment._stacks._fd).st_blocks
 
 
 @pytest.fixture(scope="module", params=["fork", "spawn"])
@@ -140,6 +156,41 @@ class TestTimeOuts:
         assert type(values[0]) is type(values[1]) is TaskTimeout
         assert "300 ms of the whole" in str(values[0])
 
+    def test_it_tells_where_the_task_was(self, pool):
+        for function, line in ((hang, "signal.pause()"), (spin, "while x == 3:"), (clean_up, "signal.pause()")):
+            argument = os.devnull if function is clean_up else 3
+            with pytest.raises(TaskTimeout) as caught:
+                pool.apply(function, (argument,), timeout=SOON)
+            text = "".join(traceback.format_exception(caught.value))
+            assert text.count("Traceback (most recent call last)") == 2, text  # the task's and the owner's
+            assert f'File "{__file__}"' in text and f"in {function.__name__}\n" in text and line in text, text
+            assert text.index("brood.TaskTimeout: the time of this task is over") < text.index("not done within its 100 ms")
+            assert "begin_worker" not in text and "_end_task" in text
+
+    def test_also_where_the_exception_ends_nothing(self, pool):
+        """Its worker's stack, then; none where the worker hears no signal at all."""
+        for function in (swallow, hold_out):
+            with pytest.raises(TaskTimeout) as caught:
+                pool.apply(function, (0,), timeout=SOON)
+            where = str(caught.value.__cause__)
+            assert re.search(rf'File "{__file__}", line \d+ in {function.__name__}$', where, re.MULTILINE), where
+        with pytest.raises(TaskTimeout) as caught:
+            pool.apply(hang_deaf, (3,), timeout=SOON)
+        assert caught.value.__cause__ is None
+
+    def test_without_faulthandler_it_does_not(self):
+        with brood.Pool(1, faulthandler=False) as pool, pytest.raises(TaskTimeout) as caught:
+            pool.apply(hang, (3,), timeout=SOON)
+        assert caught.value.__cause__ is None
+
+    def test_of_a_map_each_tells(self, pool):
+        pool.map(work, range(4))
+        values = pool.map(hang, [3] * 6, total_timeout=3 * SOON, return_exceptions=True)
+        ran = [value for value in values if "its worker" in str(value)]
+        assert 1 <= len(ran) <= 2 and all("Traceback" in str(value.__cause__) for value in ran), values
+        assert not any(value.__cause__ for value in values if value not in ran)
+        assert pool._equipment.stack_of(os.getpid()) is None and blocks_of(pool) == 0
+
     def test_starmap_and_imap(self, pool):
         values = pool.starmap(hang, [(x,) for x in range(5)], timeout=SOON, return_exceptions=True)
         assert values[:3] == [0, 1, 4] and type(values[3]) is TaskTimeout and values[4] == 16
@@ -163,6 +214,8 @@ class TestCancel:
         values = result.get(LONG, return_exceptions=True)
         assert {type(value) for value in values} == {CancelledError}
         assert "cancelled while it ran" in str(values[0])
+        wheres = [str(value.__cause__) for value in values if value.__cause__ is not None]
+        assert len(wheres) == 2 and all("signal.pause()" in where for where in wheres)  # of those that ran
         assert result.cancel(running=True) is False
         with pytest.raises(CancelledError):
             result.get()
