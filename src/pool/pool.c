@@ -599,6 +599,13 @@ static int is_over(void *argument)
     return bri_pool_is_over(argument);
 }
 
+/* For joins, at each slice: one that is stopped, perhaps after terminate has woken it, would never end the pool. */
+static void wake_supervisor(brood_pool *pool)
+{
+    if (bri_pool_state_of(pool->shared) >= BRI_POOL_TERMINATING)
+        signal_supervisor(pool, SIGCONT);
+}
+
 /* Its descriptor tells, unless the host has closed that: then the roster does, which it leaves last of all, or, should that be damaged, its pid. */
 static int wait_for_supervisor(brood_pool *pool, int64_t deadline)
 {
@@ -622,7 +629,10 @@ static int join(brood_pool *pool, int64_t deadline)
         if (met == -EINTR)
             return met;
         int error = met > 0 ? wait_for_supervisor(pool, slice) : -ETIMEDOUT;
-        if (error != -ETIMEDOUT || bri_now_ns() >= deadline)
+        if (error != -ETIMEDOUT)
+            return error;
+        wake_supervisor(pool);
+        if (bri_now_ns() >= deadline)
             return error;
         bri_pool_look_after(pool);
         insist(pool);
