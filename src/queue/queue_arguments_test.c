@@ -67,11 +67,15 @@ static void bad_arguments(void **state)
     assert_bad(brood_queue_get_many(queue, NULL, 1, &message, 1, BROOD_NOW), EINVAL, "buffer");
     assert_bad(brood_queue_get_many(queue, back, 1, NULL, 1, BROOD_NOW), EINVAL, "ret_messages");
     assert_bad(brood_queue_get_many(queue, back, 1, &message, 0, BROOD_NOW), EINVAL, "count");
+    assert_bad(brood_queue_get_many(queue, back, 1, &message, 1, INT64_MIN), EINVAL, "deadline");
     assert_bad(brood_queue_reserve(queue, 1, NULL), EINVAL, "ret_message");
     assert_bad(brood_queue_reserve(queue, 101, &message), EMSGSIZE, "max_bytes");
     assert_bad(brood_queue_commit(queue, NULL, BROOD_NOW), EINVAL, "message");
     assert_bad(brood_queue_commit(queue, &not_one, BROOD_NOW), EINVAL, "message");
     assert_bad(brood_queue_abandon(queue, &not_one), EINVAL, "message");
+    assert_int_equal(brood_queue_reserve(queue, 1, &message), 0);
+    assert_bad(brood_queue_commit(queue, &message, -1), EINVAL, "deadline");
+    assert_int_equal(brood_queue_abandon(queue, &message), 0);
     assert_bad(brood_queue_borrow(queue, NULL, BROOD_NOW), EINVAL, "ret_message");
     assert_bad(brood_queue_borrow(queue, &message, -1), EINVAL, "deadline");
     assert_int_equal(brood_queue_size(queue), 0);
