@@ -12,8 +12,12 @@ WERROR ?= $(if $(CI),true,false)
 configure_tests = tools/install-deps test && tools/venv test && tools/configure $(BUILD)-test --native-file=.venv/meson.ini \
 	-Dpython=true -Dtests=true -Dcheck=3 -Dfault_points=true -Dwerror=$(WERROR)
 
+# As released: no assertions, -O3; the peers that can be installed here.
+prepare_bench = tools/install-deps bench && tools/venv && tools/venv-peers && tools/configure $(BUILD)-bench --native-file=.venv/meson.ini \
+	-Dpython=true -Dbench=true -Dbuildtype=release && ninja --quiet -C $(BUILD)-bench && tools/link-python $(BUILD)-bench/python $(BUILD)-bench
+
 .DEFAULT_GOAL := build
-.PHONY: build test conformance demo lint format stepkill models torture torture-peers sanitize fuzz install clean help
+.PHONY: build test conformance demo lint format stepkill models torture torture-peers bench bench-quick bench-report sanitize fuzz install clean help
 
 build: ## build/libbrood.so, build/libbrood.a, the examples, and .venv, in which `import brood` works
 	@tools/install-deps build
@@ -59,6 +63,19 @@ torture: ## the fault campaign: kills, stops, crashes, time-outs, limits, full m
 torture-peers: build ## the same faults for multiprocessing, concurrent.futures, loky, pebble, mpire: the table of docs/FAULTS.md
 	@tests/torture/peers/run --build $(BUILD)
 
+bench: ## brood beside everybody else: every question of bench/questions.toml, then the report in docs/benchmarks (BENCH_FLAGS: for bench/run)
+	@$(prepare_bench)
+	@bench/run --build $(BUILD)-bench $(BENCH_FLAGS)
+	@.venv-peers/bin/python bench/plot $(BUILD)-bench/latest.json
+
+bench-quick: ## the same in under 3 minutes: fewer rounds and smaller samples, no report
+	@$(prepare_bench)
+	@bench/run --build $(BUILD)-bench --quick $(BENCH_FLAGS)
+
+bench-report: ## table and plots of docs/benchmarks anew, from the last make bench
+	@tools/venv-peers
+	@.venv-peers/bin/python bench/plot $(BUILD)-bench/latest.json
+
 sanitize: ## unit tests under ASan and UBSan (the Python package's too), TSan, valgrind
 	@tools/install-deps sanitize
 	@tools/venv test
@@ -73,7 +90,7 @@ install: build ## into PREFIX (/usr/local), below DESTDIR if that is set
 	@if [ -z "$(DESTDIR)" ] && [ "$$(id -u)" -eq 0 ]; then ldconfig; fi
 
 clean: ## removes the build directories and .venv
-	rm -rf $(BUILD) $(BUILD)-test $(BUILD)-clang $(BUILD)-asan $(BUILD)-tsan $(BUILD)-valgrind $(BUILD)-fuzz .venv .venv-peers
+	rm -rf $(BUILD) $(BUILD)-test $(BUILD)-clang $(BUILD)-asan $(BUILD)-tsan $(BUILD)-valgrind $(BUILD)-fuzz $(BUILD)-bench .venv .venv-peers
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
