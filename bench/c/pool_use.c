@@ -38,7 +38,12 @@ static pid_t supervisor_of(brood_pool *pool)
 
 double cpu_us_of_pool(brood_pool *pool)
 {
-    double sum = cpu_us_of(getpid()) + cpu_us_of(supervisor_of(pool));
+    return cpu_us_of(getpid()) + cpu_us_of_workers(pool);
+}
+
+double cpu_us_of_workers(brood_pool *pool)
+{
+    double sum = cpu_us_of(supervisor_of(pool));
 
     for (uint32_t i = 0; i < brood_pool_workers(pool); i++)
         sum += cpu_us_of(brood_pool_worker_pid(pool, i));

@@ -14,6 +14,8 @@ brood_pool *start_pool(uint32_t workers);
 void end_pool(brood_pool *pool);
 /* CPU time that the owner, the supervisor and the workers have used so far. */
 double cpu_us_of_pool(brood_pool *pool);
+/* The same without the owner. */
+double cpu_us_of_workers(brood_pool *pool);
 /* How often all of these have slept. */
 long sleeps_of_pool(brood_pool *pool);
 

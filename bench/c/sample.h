@@ -15,6 +15,10 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 enum { SAMPLE_EXTRAS = 12 };
 
 /* Numbers that are NaN were not measured and are not printed. */
@@ -81,5 +85,9 @@ void *shared_memory(size_t bytes);
 pid_t fork_to(void (*function)(void *argument), void *argument);
 /* Waits for a child, which has to end with status 0. */
 void reap(pid_t pid);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif
