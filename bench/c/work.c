@@ -54,21 +54,23 @@ static uint64_t steps_at(double share)
     return (uint64_t)(STEPS_PER_US * pow(10000, share));
 }
 
-static uint64_t item_at(const struct call *call, size_t i, size_t count, uint64_t *random)
+/* What each kind of loop has for items. */
+static void fill(const struct call *call, const struct work *work, uint64_t *items)
 {
-    const double share = (double)i / (double)(count - 1);
+    const int is_rising = is_variant(call, "rising"), is_falling = is_variant(call, "falling");
+    const int is_random = is_variant(call, "random");
+    const double last = (double)(work->count - 1);
+    uint64_t random = 1;
 
-    if (is_variant(call, "rising"))
-        return steps_at(share);
-    if (is_variant(call, "falling"))
-        return steps_at(1 - share);
-    if (is_variant(call, "random"))
-        return steps_at(next_random(random));
-    if (is_variant(call, "hog"))
-        return 20 * STEPS_PER_US;
-    if (is_variant(call, "mandelbrot"))
-        return i * (ROWS / count);
-    return i;
+    for (size_t i = 0; i < work->count; i++)
+        if (is_rising || is_falling)
+            items[i] = steps_at((double)(is_rising ? i : work->count - 1 - i) / last);
+        else if (is_random)
+            items[i] = steps_at(next_random(&random));
+        else
+            items[i] = work->function == step_on    ? 20 * STEPS_PER_US
+                       : work->function == draw_row ? i * (ROWS / work->count)
+                                                    : i;
 }
 
 static size_t count_of(const struct call *call, const struct work *work)
@@ -85,15 +87,13 @@ static size_t count_of(const struct call *call, const struct work *work)
 static struct work make_work(const struct call *call, const struct runner *runner)
 {
     struct work work = {.chunk = strtoul(call->variant, NULL, 10)};
-    uint64_t random = 1;
 
     work.function = work.chunk != 0 || strncmp(call->variant, "auto", 4) == 0 ? add_one
                     : is_variant(call, "mandelbrot")                          ? draw_row
                                                                               : step_on;
     work.count = count_of(call, &work);
     uint64_t *items = runner->allocate(work.count * sizeof *items);
-    for (size_t i = 0; i < work.count; i++)
-        items[i] = item_at(call, i, work.count, &random);
+    fill(call, &work, items);
     work.items = items;
     work.results = runner->allocate(work.count * sizeof *work.results);
     memset(work.results, 0xff, work.count * sizeof *work.results);
