@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: MIT
+"""What a pool of two costs that has done something and has nothing to do: CPU time, wake-ups, memory."""
+import time
+
+import pools
+import sample
+
+
+def identity(x):
+    return x
+
+
+def measure(subject, variant, is_quick):
+    pool, seconds = pools.KINDS[subject](pools.WORKERS), 1 if is_quick else 3
+    began = time.perf_counter()
+    sample.check(pool.submit(identity, 7)() == 7, "of the first call")
+    first = time.perf_counter() - began
+    time.sleep(0.5)
+    woken = sample.wakeups() + 1  # this process, from its sleep
+    cpu = sample.cpu_seconds()
+    time.sleep(seconds)
+    cpu = sample.cpu_seconds() - cpu
+    woken = sample.wakeups() - woken
+    memory = sample.memory_per_worker(pools.WORKERS)
+    pool.close()
+    return sample.result(cpu / seconds * 1e6, "us/s", n=1, wakeups_per_s=round(woken / seconds, 2), first_result_us=round(first * 1e6, 1),
+                         memory_per_worker_bytes=memory)
+
+
+if __name__ == "__main__":
+    sample.main(pools.versions(), {"idle": list(pools.KINDS)}, measure)
