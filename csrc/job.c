@@ -60,6 +60,20 @@ static int offer(struct pool *pool, const brood_message *items, Py_ssize_t count
     return error;
 }
 
+static struct job *make_job(struct pool *pool, PyObject *callable, const brood_message *items, Py_ssize_t count,
+                            struct task_ends ends)
+{
+    struct job *job = (struct job *)PyType_GenericAlloc((PyTypeObject *)pool->state->job_type, 0);
+
+    if (job == NULL || offer(pool, items, count, ends, &job->result) < 0) {
+        Py_XDECREF(job);
+        return NULL;
+    }
+    job->pool = (struct pool *)Py_NewRef(pool);
+    job->callable = Py_NewRef(callable);
+    return job;
+}
+
 /* submit(callable, chunks, chunk_items, items, ends, number): a list of what each task is called with; how many of the user's items that is, 0 for
  * a call; how they may end; its number in the pool. */
 static PyObject *submit(PyObject *self, PyObject *arguments)
@@ -81,22 +95,48 @@ static PyObject *submit(PyObject *self, PyObject *arguments)
     brood_message *items = make_items(pool, (struct callable *)callable, origin, chunks);
     if (items == NULL)
         return NULL;
-    struct job *job = (struct job *)PyType_GenericAlloc((PyTypeObject *)pool->state->job_type, 0);
-    if (job != NULL && offer(pool, items, count, ends, &job->result) < 0)
-        Py_CLEAR(job);
+    struct job *job = make_job(pool, callable, items, count, ends);
     free_items(items, count);
     if (job != NULL) {
-        job->pool = (struct pool *)Py_NewRef(self);
-        job->callable = Py_NewRef(callable);
         job->chunk_items = (size_t)chunk_items;
         job->items = (size_t)all_items;
     }
     return (PyObject *)job;
 }
 
-PyMethodDef pool_submit_method = {
-    "submit", submit, METH_VARARGS,
-    "submit(callable, chunks, chunk_items, items, ends, number)\n--\n\nA Job of one task per chunk."};
+static PyObject *submit_call(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
+{
+    struct pool *pool = (struct pool *)self;
+    brood_message item;
+
+    if (count != 4 || !Py_IS_TYPE(arguments[0], (PyTypeObject *)pool->state->callable_type))
+        return PyErr_Format(PyExc_TypeError, "a callable of the pool, args, kwds and a number are needed");
+    struct task_origin origin = {PyLong_AsUnsignedLongLong(arguments[3]), 0};
+    if ((PyErr_Occurred() && origin.job == (uint64_t)-1) || pool_handle(pool) == NULL)
+        return NULL;
+    pool_sweep(pool, 0);
+    PyObject *call = PyTuple_Pack(2, arguments[1], arguments[2]);
+    int error = call != NULL
+                    ? task_make_item(pool, (struct callable *)arguments[0], origin, call, 0, &item)
+                    : -1;
+    Py_XDECREF(call);
+    if (error < 0)
+        return NULL;
+    struct job *job = make_job(pool, arguments[0], &item, 1, (struct task_ends){0, 0, 0});
+    PyMem_Free(item.data);
+    return (PyObject *)job;
+}
+
+static PyObject *apply(PyObject *self, PyObject *const *arguments, Py_ssize_t count);
+
+PyMethodDef pool_submit_methods[] = {
+    {"submit", submit, METH_VARARGS,
+     "submit(callable, chunks, chunk_items, items, ends, number)\n--\n\nA Job of one task per chunk."},
+    {"submit_call", (PyCFunction)(void (*)(void))submit_call, METH_FASTCALL,
+     "submit_call($self, callable, args, kwds, number, /)\n--\n\nA Job of one call."},
+    {"apply", (PyCFunction)(void (*)(void))apply, METH_FASTCALL,
+     "apply($self, callable, args, kwds, number, /)\n--\n\nThe same, and its value."},
+};
 
 /* --- waiting --- */
 
@@ -105,14 +145,23 @@ static int step_wait(void *result, int64_t deadline)
     return brood_result_wait(result, deadline);
 }
 
+/* The first look is cheap, and leaves the GIL where it is; a wait that is in vain asks after the supervisor. */
+static int wait_until(struct job *job, int64_t deadline)
+{
+    if (brood_result_ready(job->result) > 0)
+        return 0;
+    if (deadline == BROOD_NOW)
+        return step_wait(job->result, deadline);
+    return core_wait_once(step_wait, job->result, deadline);
+}
+
 static PyObject *wait(PyObject *self, PyObject *timeout)
 {
-    struct job *job = (struct job *)self;
     int64_t deadline;
 
     if (core_deadline(timeout, &deadline) < 0)
         return NULL;
-    int error = core_wait(step_wait, job->result, deadline);
+    int error = wait_until((struct job *)self, deadline);
     if (error == -ETIMEDOUT)
         Py_RETURN_FALSE;
     return error < 0 ? core_raise(error) : Py_NewRef(Py_True);
@@ -145,44 +194,154 @@ static struct task_place place_of(const struct job *job, size_t index)
     return (struct task_place){first, job->chunk_items < left ? job->chunk_items : left};
 }
 
-static int look_at_item(brood_result *result, size_t index, brood_outcome *ret_outcome,
-                        brood_message *ret_reply)
+/* How the task ended, and its reply where there is one. */
+static int look_at(struct job *job, size_t index, brood_outcome *ret_outcome, brood_message *ret_reply)
 {
     struct core_call call = core_call_begin();
-    int error = brood_result_outcome(result, index, ret_outcome);
+    int error = brood_result_outcome(job->result, index, ret_outcome);
 
+    *ret_reply = (brood_message){NULL, 0};
     if (error == 0 && ret_outcome->kind == BROOD_VALUE)
-        error = brood_result_bytes(result, index, ret_reply);
+        error = brood_result_bytes(job->result, index, ret_reply);
     core_call_end(call);
     return error;
 }
 
+static PyObject *value_of(struct job *job, size_t index, int *ret_attempts)
+{
+    brood_outcome outcome;
+    brood_message reply;
+    int error = look_at(job, index, &outcome, &reply);
+
+    if (error < 0)
+        return core_raise(error);
+    *ret_attempts = task_attempts(&outcome, &reply);
+    if (outcome.kind == BROOD_CANCELLED && !job->is_cancelled)
+        blame_pool(job->result, &outcome);
+    return task_value(job->pool, place_of(job, index), &outcome, &reply);
+}
+
 static PyObject *value(PyObject *self, PyObject *number)
 {
-    struct job *job = (struct job *)self;
     size_t index = PyLong_AsSize_t(number);
-    brood_outcome outcome;
-    brood_message reply = {NULL, 0};
+    int attempts;
 
     if (index == (size_t)-1 && PyErr_Occurred())
         return NULL;
-    int error = look_at_item(job->result, index, &outcome, &reply);
-    if (error == 0 && outcome.kind == BROOD_CANCELLED && !job->is_cancelled)
-        blame_pool(job->result, &outcome);
-    return error < 0 ? core_raise(error) : task_value(job->pool, place_of(job, index), &outcome, &reply);
+    return value_of((struct job *)self, index, &attempts);
 }
 
 static PyObject *attempts(PyObject *self, PyObject *number)
 {
-    struct job *job = (struct job *)self;
     size_t index = PyLong_AsSize_t(number);
     brood_outcome outcome;
-    brood_message reply = {NULL, 0};
+    brood_message reply;
 
     if (index == (size_t)-1 && PyErr_Occurred())
         return NULL;
-    int error = look_at_item(job->result, index, &outcome, &reply);
+    int error = look_at((struct job *)self, index, &outcome, &reply);
     return error < 0 ? core_raise(error) : PyLong_FromLong(task_attempts(&outcome, &reply));
+}
+
+static PyObject *apply(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
+{
+    struct job *job = (struct job *)submit_call(self, arguments, count);
+    PyObject *value = NULL;
+    int attempts;
+
+    if (job == NULL)
+        return NULL;
+    int error = wait_until(job, BROOD_FOREVER);
+    if (error < 0)
+        core_raise(error);
+    else
+        value = value_of(job, 0, &attempts);
+    Py_DECREF(job);
+    return value;
+}
+
+/* --- all at once --- */
+
+/* Of collect: what has been collected so far. */
+struct collection {
+    PyObject *values;   /* list with a place for each call, or each item of the user's */
+    PyObject *error;    /* the first */
+    PyObject *attempts; /* list: of each task */
+    Py_ssize_t count;   /* of values, so far */
+};
+
+/* What the task raised stands for each of its items.  -1: it was not the task that raised. */
+static int collect_error(struct collection *into, size_t size)
+{
+    PyObject *error = core_take_error();
+
+    if (PyErr_GivenExceptionMatches(error, PyExc_KeyboardInterrupt) &&
+        !PyObject_HasAttrString(error, "__notes__")) { /* it came here, and no worker sent it */
+        PyErr_SetObject((PyObject *)Py_TYPE(error), error);
+        Py_DECREF(error);
+        return -1;
+    }
+    for (size_t i = 0; i < size; i++)
+        PyList_SET_ITEM(into->values, into->count++, Py_NewRef(error));
+    if (into->error == NULL)
+        into->error = error;
+    else
+        Py_DECREF(error);
+    return 0;
+}
+
+static int collect_list(struct collection *into, PyObject *part, size_t size)
+{
+    if (!PyList_Check(part) || (size_t)PyList_GET_SIZE(part) != size) {
+        Py_DECREF(part);
+        PyErr_SetString(PyExc_SystemError, "a task has not as many values as items");
+        return -1;
+    }
+    for (size_t i = 0; i < size; i++)
+        PyList_SET_ITEM(into->values, into->count++, Py_NewRef(PyList_GET_ITEM(part, (Py_ssize_t)i)));
+    Py_DECREF(part);
+    return 0;
+}
+
+static int collect_task(struct job *job, size_t index, struct collection *into)
+{
+    int is_call = job->chunk_items == 0, times = 0;
+    size_t size = is_call ? 1 : place_of(job, index).size;
+    PyObject *value = value_of(job, index, &times);
+
+    if (value == NULL && collect_error(into, size) < 0)
+        return -1;
+    if (value != NULL && is_call)
+        PyList_SET_ITEM(into->values, into->count++, value);
+    else if (value != NULL && collect_list(into, value, size) < 0)
+        return -1;
+    PyObject *number = PyLong_FromLong(times);
+    if (number == NULL)
+        return -1;
+    PyList_SET_ITEM(into->attempts, (Py_ssize_t)index, number);
+    return 0;
+}
+
+/* collect(): (values, first error or None, attempts): as value() of each task, once all have ended. */
+static PyObject *collect(PyObject *self, PyObject *unused)
+{
+    struct job *job = (struct job *)self;
+    size_t tasks = brood_result_count(job->result), index = 0;
+    struct collection into = {
+        .values = PyList_New(job->chunk_items == 0 ? (Py_ssize_t)tasks : (Py_ssize_t)job->items),
+        .attempts = PyList_New((Py_ssize_t)tasks)};
+    PyObject *made = NULL;
+
+    (void)unused;
+    if (into.values != NULL && into.attempts != NULL)
+        while (index < tasks && collect_task(job, index, &into) == 0)
+            index++;
+    if (index == tasks && !PyErr_Occurred())
+        made = PyTuple_Pack(3, into.values, into.error != NULL ? into.error : Py_None, into.attempts);
+    Py_XDECREF(into.values);
+    Py_XDECREF(into.error);
+    Py_XDECREF(into.attempts);
+    return made;
 }
 
 /* cancel(running): running: and ends those that have begun. */
@@ -262,6 +421,8 @@ static PyMethodDef methods[] = {
     {"ready", ready, METH_NOARGS, "ready()\n--\n\nHave all tasks ended?"},
     {"value", value, METH_O,
      "value(index)\n--\n\nWhat the task returned; raises what it raised, or why it was lost."},
+    {"collect", collect, METH_NOARGS,
+     "collect($self, /)\n--\n\n(values, the first error or None, attempts) of all tasks, once they have ended."},
     {"attempts", attempts, METH_O, "attempts($self, index, /)\n--\n\nHow often the task was begun."},
     {"cancel", cancel, METH_O,
      "cancel($self, running, /)\n--\n\nCancels tasks that have not begun; how many these are.  running: and "

@@ -489,7 +489,8 @@ static void dealloc(PyObject *self)
     Py_DECREF(type);
 }
 
-extern PyMethodDef pool_submit_method, pool_imap_method; /* job.c, stream.c */
+enum { SUBMIT_METHODS = 3 };
+extern PyMethodDef pool_submit_methods[SUBMIT_METHODS], pool_imap_method; /* job.c, stream.c */
 
 static PyMethodDef methods[] = {
     {"close", close_pool, METH_NOARGS, "close()\n--\n\nNo further jobs; the workers end when all are done."},
@@ -506,7 +507,9 @@ static PyMethodDef methods[] = {
     {"_supervise", supervise, METH_VARARGS | METH_CLASS,
      "_supervise(pool, anchor, supervisor, begin, initialize, end, seed_item)\n--\n\nIs the supervisor; does "
      "not return."},
-    {NULL, NULL, 0, NULL}, /* submit */
+    {NULL, NULL, 0, NULL}, /* those of submitting */
+    {NULL, NULL, 0, NULL},
+    {NULL, NULL, 0, NULL},
     {NULL, NULL, 0, NULL}, /* imap */
     {NULL, NULL, 0, NULL},
 };
@@ -572,10 +575,10 @@ static PyMethodDef functions[] = {
 int core_add_pool(PyObject *module)
 {
     struct core_state *state = PyModule_GetState(module);
-    size_t last = sizeof methods / sizeof *methods - 3;
+    PyMethodDef *added = methods + sizeof methods / sizeof *methods - (SUBMIT_METHODS + 2);
 
-    methods[last] = pool_submit_method;
-    methods[last + 1] = pool_imap_method;
+    memcpy(added, pool_submit_methods, sizeof pool_submit_methods);
+    added[SUBMIT_METHODS] = pool_imap_method;
     if (PyModule_AddFunctions(module, functions) < 0 || PyModule_AddFunctions(module, task_functions) < 0 ||
         core_add_type(module, &spec, &state->pool_type) < 0 ||
         core_add_type(module, &callable_spec, &state->callable_type) < 0)

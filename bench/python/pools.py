@@ -54,7 +54,11 @@ class Pebble(libraries.Pebble):
 
 
 class Mpire(libraries.Mpire):
-    """mpire.WorkerPool; unasked, it makes one array of all that it gets."""
+    """mpire.WorkerPool; unasked, it ends its workers after a map, and makes one array of all arrays that it gets."""
+
+    def __init__(self, workers):
+        import mpire
+        self.pool, self.initializer = mpire.WorkerPool(workers, keep_alive=True), None
 
     def map(self, function, items):
         return self.pool.map(function, items, chunk_size=1, concatenate_numpy_output=False)

@@ -76,6 +76,11 @@ class Equipment:
         """What tells the stack of a worker that died, by its pid."""
         return self._stacks.stack_of if self._stacks is not None else None
 
+    @property
+    def wants_jobs(self) -> bool:
+        """Whether start does anything."""
+        return self._relay is not None
+
     def start(self) -> None:
         """Before a job: from now on there may be something to do."""
         if self._relay is not None:

@@ -20,6 +20,16 @@ _Job = _core.Job | _route.RoutedJob
 class ApplyResult(Generic[_R]):
     """What apply_async returns: the result of one call, once it is there."""
 
+    # What is not so for one of them is an attribute of its own: most begin and end with these.
+    _callback: Callable[[Any], object] | None = None
+    _error_callback: Callable[[BaseException], object] | None = None
+    _called: threading.Event | None = None  # with callbacks the result is ready once they were called, as in multiprocessing
+    _success: bool | None = None
+    _value: Any = None  # or the exception, without success
+    _all: Any = None  # what get(return_exceptions=True) returns
+    _attempts: list[int] = []
+    _pool: Any = None  # which is kept by what it owes
+
     def __init__(
         self,
         job: _Job | None,
@@ -27,15 +37,10 @@ class ApplyResult(Generic[_R]):
         error_callback: Callable[[BaseException], object] | None = None,
     ) -> None:
         self._job = job
-        self._callback = callback
-        self._error_callback = error_callback
-        self._success: bool | None = None
-        self._value: Any = None  # or the exception, without success
-        self._all: Any = None  # what get(return_exceptions=True) returns
-        self._attempts: list[int] = []
-        self._pool: Any = None  # which is kept by what it owes
-        # With callbacks the result is ready once they were called, as in multiprocessing.
-        self._called = threading.Event() if callback is not None or error_callback is not None else None
+        if callback is not None or error_callback is not None:
+            self._callback = callback
+            self._error_callback = error_callback
+            self._called = threading.Event()
 
     def ready(self) -> bool:
         """Whether the call has ended, and its callback was called."""
@@ -71,7 +76,8 @@ class ApplyResult(Generic[_R]):
         if self._called is not None and not self._called.wait(_arguments.seconds(timeout)):
             raise TimeoutError
         if self._success is None:
-            if self._job is not None and not self._job.wait(timeout):
+            job = self._job
+            if job is not None and not job.wait(timeout):
                 raise TimeoutError
             self._settle()
         if return_exceptions:
@@ -103,26 +109,16 @@ class ApplyResult(Generic[_R]):
         job = self._job
         if self._success is not None:
             return
-        count = len(job) if job is not None else 0
-        outcomes = [self._outcome(job, index) for index in range(count)]
-        self._attempts = [job.attempts(index) for index in range(count)] if job is not None else []
-        self._all, first_error = self._collect(outcomes)
-        self._success = first_error is None
-        self._value = self._all if first_error is None else first_error
+        values, error, self._attempts = job.collect() if job is not None else ([], None, [])
+        self._all = self._shaped(values)
+        self._value = self._all if error is None else error
+        self._success = error is None
         self._job = self._pool = None
 
     @staticmethod
-    def _outcome(job: Any, index: int) -> tuple[Any, BaseException | None]:
-        try:
-            return job.value(index), None
-        except BaseException as error:  # the task's, whatever it is
-            if isinstance(error, KeyboardInterrupt) and not hasattr(error, "__notes__"):
-                raise  # ours
-            return None, error
-
-    def _collect(self, outcomes: list[tuple[Any, BaseException | None]]) -> tuple[Any, BaseException | None]:
-        value, error = outcomes[0]
-        return (value if error is None else error), error
+    def _shaped(values: list[Any]) -> Any:
+        """What get returns, of the values of all calls."""
+        return values[0]
 
     def _notify(self) -> None:
         """In the thread of the callbacks: call the one that it is for."""
@@ -150,10 +146,6 @@ AsyncResult = ApplyResult
 class MapResult(ApplyResult[list[_R]]):
     """What map_async returns: the list of results, once all are there."""
 
-    def __init__(self, job: _Job | None, callback: Any = None, error_callback: Any = None, *, chunks: list[int] = []) -> None:
-        super().__init__(job, callback, error_callback)
-        self._chunks = chunks
-
     def attempts(self) -> list[int]:
         """Return how often each task (chunk) was begun, once all have ended."""
         if not self.ready():
@@ -161,13 +153,9 @@ class MapResult(ApplyResult[list[_R]]):
         self._settle()
         return self._attempts
 
-    def _collect(self, outcomes: list[tuple[Any, BaseException | None]]) -> tuple[Any, BaseException | None]:
-        values: list[Any] = []
-        first_error: BaseException | None = None
-        for (part, error), size in zip(outcomes, self._chunks, strict=True):
-            values += part if error is None else [error] * size
-            first_error = first_error or error
-        return values, first_error
+    @staticmethod
+    def _shaped(values: list[Any]) -> Any:
+        return values
 
 
 class IMapIterator(Generic[_R]):

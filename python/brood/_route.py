@@ -236,23 +236,37 @@ class Sender:
 
 
 class RoutedJob:
-    """A Job whose values are what ``run`` returned."""
+    """A Job whose values are what ``run`` returned.  sizes: of its chunks; None: it is one call."""
 
-    def __init__(self, job: _core.Job, sender: Sender) -> None:
+    def __init__(self, job: _core.Job, sender: Sender, sizes: list[int] | None) -> None:
         self._job = job
         self._sender = sender
+        self._sizes = sizes
         self.wait: Callable[[float | None], bool] = job.wait
         self.ready: Callable[[], bool] = job.ready
-        self.attempts: Callable[[int], int] = job.attempts
         self.cancel: Callable[[bool], int] = job.cancel
         self.fileno: Callable[[], int] = job.fileno
 
-    def __len__(self) -> int:
-        return len(self._job)
+    def collect(self) -> tuple[list[Any], BaseException | None, list[int]]:
+        """As a Job does; for the core each task is one call, whose value is a message."""
+        values: list[Any] = []
+        first_error: BaseException | None = None
+        for index in range(len(self._job)):
+            value, error = self._outcome(index)
+            if self._sizes is None:
+                values.append(value if error is None else error)
+            else:
+                values += value if error is None else [error] * self._sizes[index]
+            first_error = first_error or error
+        return values, first_error, [self._job.attempts(index) for index in range(len(self._job))]
 
-    def value(self, index: int) -> Any:
-        """What the task returned; raises what it raised."""
-        return self._sender.value(self._job.value(index))
+    def _outcome(self, index: int) -> tuple[Any, BaseException | None]:
+        try:
+            return self._sender.value(self._job.value(index)), None
+        except BaseException as error:  # the task's, whatever it is
+            if isinstance(error, KeyboardInterrupt) and not hasattr(error, "__notes__"):
+                raise  # ours
+            return None, error
 
 
 class RoutedStream:

@@ -148,6 +148,8 @@ class Pool:
         self._equipment = _equipment.Equipment(self._processes, logging, faulthandler, threads_per_worker, seed)
         self._core = self._make_core(initializer, initargs, maxtasksperchild or 0)
         self._pool = [_WorkerView(self._core, index) for index in range(self._processes)]
+        # Nothing but the core has to know of a call, and no subclass asks to.
+        self._is_direct = self._sender is None and not self._equipment.wants_jobs and type(self).apply_async is Pool.apply_async
         self._terminate = util.Finalize(self, _destroy, args=(self._core, self._equipment), exitpriority=15)
         self._state = RUN
 
@@ -187,6 +189,9 @@ class Pool:
         self, func: Callable[..., _R], args: Iterable[Any] = (), kwds: Mapping[str, Any] = {}, **ends: Unpack[Ends]
     ) -> _R:
         """Call func(*args, **kwds) in a worker and return what it returns."""
+        if self._is_direct and type(args) is tuple and not kwds and not ends:
+            self._check_running()
+            return self._core.apply(self._callable(func, _travel.CALL), args, None, next(self._jobs))
         return self.apply_async(func, args, kwds, **ends).get()
 
     def apply_async(
@@ -201,6 +206,10 @@ class Pool:
         """Call func(*args, **kwds) in a worker; return an ApplyResult at once."""
         number = self._begin_job()
         _arguments.check_call(args, kwds)
+        if callback is None and error_callback is None and not ends and self._sender is None:  # the short way
+            result = ApplyResult[_R](self._core.submit_call(self._callable(func, _travel.CALL), args, kwds or None, number))
+            result._pool = self
+            return result
         _arguments.check_callbacks(callback, error_callback)
         job = self._submit(func, _travel.CALL, [(args, kwds or None)], 0, 0, _ends.plan_of(ends), number)
         return self._watched(ApplyResult(job, callback, error_callback))
@@ -280,7 +289,7 @@ class Pool:
             chunksize = _arguments.positive("chunksize", chunksize)
             chunks = list(_chunks_of(iterable, chunksize))
         job = self._submit(func, mode, chunks, chunksize, len(iterable), plan, number) if chunksize and chunks else None
-        return self._watched(MapResult(job, callback, error_callback, chunks=[len(chunk) for chunk in chunks]))
+        return self._watched(MapResult(job, callback, error_callback))
 
     def imap(
         self,
@@ -353,7 +362,7 @@ class Pool:
             return self._core.submit(self._callable(func, mode), chunks, chunksize, items, plan.for_core, number)
         tasks = list(self._sender.tasks(func, mode, chunks))
         job = self._core.submit(self._callable(_route.run, _travel.CALL), tasks, chunksize, items, plan.for_core, number)
-        return _route.RoutedJob(job, self._sender)
+        return _route.RoutedJob(job, self._sender, None if mode == _travel.CALL else [len(chunk) for chunk in chunks])
 
     def _begin_job(self) -> int:
         """Return its number; ValueError when the pool takes no jobs."""
