@@ -2,6 +2,7 @@
 #include "sync/event.h"
 
 #include <errno.h>
+#include <sched.h>
 
 #include "arena/roster.h"
 #include "base/time.h"
@@ -9,7 +10,7 @@
 #include "plat/futex.h"
 #include "plat/process.h"
 
-enum { SPIN_ROUNDS = 200, RELAX_PER_ROUND = 8, SLICE_GROWTH = 8 };
+enum { SPIN_ROUNDS = 200, RELAX_PER_ROUND = 8, ROUNDS_PER_YIELD = 32, SLICE_GROWTH = 8 };
 
 void bri_event_signal_slow(_Atomic uint32_t *event, int count)
 {
@@ -55,6 +56,8 @@ static int may_spin(void)
     return runnable <= header->cpus && header->cpus > 1;
 }
 
+/* Whoever is waited for may be runnable and have no CPU but this one, since other programs run, too: it is let in from time to time.  What
+ * comes within some microseconds comes without a system call. */
 static int spin(bri_condition *condition, void *argument)
 {
     for (int round = 0; round < SPIN_ROUNDS; round++) {
@@ -63,6 +66,8 @@ static int spin(bri_condition *condition, void *argument)
         int met = condition(argument);
         if (met != 0)
             return met;
+        if (round % ROUNDS_PER_YIELD == ROUNDS_PER_YIELD - 1)
+            sched_yield();
     }
     return 0;
 }
