@@ -43,7 +43,7 @@ static brood_message *make_items(struct pool *pool, struct callable *callable, s
 }
 
 static int offer(struct pool *pool, const brood_message *items, Py_ssize_t count, struct task_ends ends,
-                 brood_result **ret_result)
+                 int is_awaited, brood_result **ret_result)
 {
     brood_pool *handle = pool->handle;
     int error;
@@ -52,7 +52,8 @@ static int offer(struct pool *pool, const brood_message *items, Py_ssize_t count
     error = brood_pool_map_bytes_async(handle, task_run, items, (size_t)count,
                                        BROOD_MAP_OPTIONS(.chunk_items = 1, .timeout_ms = ends.timeout_ms,
                                                          .item_timeout_ms = ends.item_timeout_ms,
-                                                         .retries = ends.retries),
+                                                         .retries = ends.retries,
+                                                         .caller_waits = (uint32_t)is_awaited),
                                        ret_result);
     Py_END_ALLOW_THREADS;
     if (error < 0)
@@ -60,17 +61,14 @@ static int offer(struct pool *pool, const brood_message *items, Py_ssize_t count
     return error;
 }
 
-static struct job *make_job(struct pool *pool, PyObject *callable, const brood_message *items, Py_ssize_t count,
-                            struct task_ends ends)
+static struct job *new_job(struct pool *pool, PyObject *callable)
 {
     struct job *job = (struct job *)PyType_GenericAlloc((PyTypeObject *)pool->state->job_type, 0);
 
-    if (job == NULL || offer(pool, items, count, ends, &job->result) < 0) {
-        Py_XDECREF(job);
-        return NULL;
+    if (job != NULL) {
+        job->pool = (struct pool *)Py_NewRef(pool);
+        job->callable = Py_NewRef(callable);
     }
-    job->pool = (struct pool *)Py_NewRef(pool);
-    job->callable = Py_NewRef(callable);
     return job;
 }
 
@@ -95,7 +93,9 @@ static PyObject *submit(PyObject *self, PyObject *arguments)
     brood_message *items = make_items(pool, (struct callable *)callable, origin, chunks);
     if (items == NULL)
         return NULL;
-    struct job *job = make_job(pool, callable, items, count, ends);
+    struct job *job = new_job(pool, callable);
+    if (job != NULL && offer(pool, items, count, ends, 0, &job->result) < 0)
+        Py_CLEAR(job);
     free_items(items, count);
     if (job != NULL) {
         job->chunk_items = (size_t)chunk_items;
@@ -104,27 +104,34 @@ static PyObject *submit(PyObject *self, PyObject *arguments)
     return (PyObject *)job;
 }
 
-static PyObject *submit_call(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
+static struct job *make_call(PyObject *self, PyObject *const *arguments, Py_ssize_t count, int is_awaited)
 {
     struct pool *pool = (struct pool *)self;
     brood_message item;
 
     if (count != 4 || !Py_IS_TYPE(arguments[0], (PyTypeObject *)pool->state->callable_type))
-        return PyErr_Format(PyExc_TypeError, "a callable of the pool, args, kwds and a number are needed");
+        return (void *)PyErr_Format(PyExc_TypeError,
+                                    "a callable of a pool, args, kwds and a number are needed");
     struct task_origin origin = {PyLong_AsUnsignedLongLong(arguments[3]), 0};
     if ((PyErr_Occurred() && origin.job == (uint64_t)-1) || pool_handle(pool) == NULL)
         return NULL;
     pool_sweep(pool, 0);
     PyObject *call = PyTuple_Pack(2, arguments[1], arguments[2]);
-    int error = call != NULL
-                    ? task_make_item(pool, (struct callable *)arguments[0], origin, call, 0, &item)
-                    : -1;
+    int error =
+        call != NULL ? task_make_item(pool, (struct callable *)arguments[0], origin, call, 0, &item) : -1;
     Py_XDECREF(call);
     if (error < 0)
         return NULL;
-    struct job *job = make_job(pool, arguments[0], &item, 1, (struct task_ends){0, 0, 0});
+    struct job *job = new_job(pool, arguments[0]);
+    if (job != NULL && offer(pool, &item, 1, (struct task_ends){0, 0, 0}, is_awaited, &job->result) < 0)
+        Py_CLEAR(job);
     PyMem_Free(item.data);
-    return (PyObject *)job;
+    return job;
+}
+
+static PyObject *submit_call(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
+{
+    return (PyObject *)make_call(self, arguments, count, 0);
 }
 
 static PyObject *apply(PyObject *self, PyObject *const *arguments, Py_ssize_t count);
@@ -245,7 +252,7 @@ static PyObject *attempts(PyObject *self, PyObject *number)
 
 static PyObject *apply(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
 {
-    struct job *job = (struct job *)submit_call(self, arguments, count);
+    struct job *job = make_call(self, arguments, count, 1);
     PyObject *value = NULL;
     int attempts;
 
@@ -422,7 +429,8 @@ static PyMethodDef methods[] = {
     {"value", value, METH_O,
      "value(index)\n--\n\nWhat the task returned; raises what it raised, or why it was lost."},
     {"collect", collect, METH_NOARGS,
-     "collect($self, /)\n--\n\n(values, the first error or None, attempts) of all tasks, once they have ended."},
+     "collect($self, /)\n--\n\n(values, the first error or None, attempts) of all tasks, once they have "
+     "ended."},
     {"attempts", attempts, METH_O, "attempts($self, index, /)\n--\n\nHow often the task was begun."},
     {"cancel", cancel, METH_O,
      "cancel($self, running, /)\n--\n\nCancels tasks that have not begun; how many these are.  running: and "

@@ -152,6 +152,7 @@ static void submit_job(struct owner *own, uint32_t number, struct flight *ret_fl
         items[i] = (struct item){number + i, &runs[i]};
     thread_check(bri_job_make(&wish, &ret_flight->view) == 0);
     thread_check(bri_pool_offer(pool, &ret_flight->view, &ret_flight->index) == 0);
+    bri_event_signal(&pool->shared->work, INT_MAX);
     ret_flight->runs = runs;
 }
 

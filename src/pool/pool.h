@@ -236,7 +236,8 @@ void bri_pool_look_after_at_times(brood_pool *pool);
 /* Why nothing goes on, as errno with the sentence: -ESHUTDOWN, -ENOTRECOVERABLE, -ECANCELED; 0: it runs.  */
 int bri_pool_trouble(brood_pool *pool, int for_submission);
 
-/* Offers the job to the workers; the pool keeps it until bri_pool_take_back.  -ESHUTDOWN, -ENOTRECOVERABLE. */
+/* Offers the job to the workers, and leaves it to the caller to wake one; the pool keeps it until bri_pool_take_back.  -ESHUTDOWN,
+ * -ENOTRECOVERABLE. */
 int bri_pool_offer(brood_pool *pool, const struct bri_job_view *view, uint64_t *ret_index);
 void bri_pool_take_back(brood_pool *pool, const struct bri_job_view *view, uint64_t index);
 

@@ -81,9 +81,36 @@ int bri_pool_offer(brood_pool *pool, const struct bri_job_view *view, uint64_t *
     pthread_mutex_unlock(&pool->lock);
     if (error == 0 && deadline != BROOD_FOREVER && bri_enforce_set_alarm(shared, deadline))
         bri_pool_ring_supervisor(pool);
-    if (error == 0)
-        bri_event_signal(&shared->work, view->chunks < pool->options.workers ? (int)view->chunks : INT_MAX);
     return error;
+}
+
+static void wake_workers(brood_pool *pool, uint64_t chunks)
+{
+    bri_event_signal(&pool->shared->work, chunks < pool->options.workers ? (int)chunks : INT_MAX);
+}
+
+static int somebody_is_awake(brood_pool *pool)
+{
+    for (uint32_t i = 0; i < pool->options.workers; i++) {
+        bri_name name = bri_load_relaxed(&bri_pool_seat(pool->shared, i)->name);
+        if (name != 0 && !bri_load_relaxed(&bri_slot_of(name)->idle))
+            return 1;
+    }
+    return 0;
+}
+
+static int is_claimed(void *argument)
+{
+    const struct bri_job_view *view = argument;
+
+    return bri_load_relaxed(&view->table[0]) != BRI_CHUNK_FREE;
+}
+
+/* The submitter is going to wait for this one chunk: a worker that is awake takes it at once, and then nobody has to be woken, which would
+ * cost more than the call.  Whether one is awake is a guess; when nobody has come within some microseconds, one is woken after all. */
+static int is_taken_soon(brood_pool *pool, struct bri_job_view *view)
+{
+    return view->chunks == 1 && somebody_is_awake(pool) && bri_look(is_claimed, view);
 }
 
 static int is_visited_by_worker(brood_pool *pool, bri_offset job_at)
@@ -309,6 +336,8 @@ static int submit(brood_pool *pool, struct bri_job_wish *wish, brood_result **re
         error = bri_pool_offer(pool, &view, &index);
         if (error < 0)
             bri_job_free(&view);
+        else if (!wish->is_awaited || !is_taken_soon(pool, &view))
+            wake_workers(pool, view.chunks);
     }
     if (error < 0) {
         bri_result_discard(result);
@@ -327,6 +356,7 @@ static int take_options(struct bri_job_wish *wish, const brood_map_options *opti
     wish->timeout_ms = options->timeout_ms;
     wish->item_timeout_ms = options->item_timeout_ms;
     wish->retries = options->retries;
+    wish->is_awaited |= options->caller_waits != 0;
     return bri_check_retries(options->retries);
 }
 
@@ -373,6 +403,7 @@ int brood_pool_map(brood_pool *pool, brood_function *function, const void *items
                         result_bytes);
     if (result_bytes != 0 && bri_arena_holds(results, 1))
         wish.results = results;
+    wish.is_awaited = 1;
     int error = submit_map(pool, &wish, options, &result);
     if (error < 0)
         return error;

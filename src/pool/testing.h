@@ -3,6 +3,7 @@
 #ifndef BRI_POOL_TESTING_H
 #define BRI_POOL_TESTING_H
 
+#include <limits.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -10,7 +10,7 @@
 #include "plat/futex.h"
 #include "plat/process.h"
 
-enum { SPIN_ROUNDS = 200, RELAX_PER_ROUND = 8, ROUNDS_PER_YIELD = 32, SLICE_GROWTH = 8 };
+enum { SPIN_ROUNDS = 200, RELAX_PER_ROUND = 8, ROUNDS_PER_YIELD = 32, LOOKS = 200, SLICE_GROWTH = 8 };
 
 void bri_event_signal_slow(_Atomic uint32_t *event, int count)
 {
@@ -70,6 +70,17 @@ static int spin(bri_condition *condition, void *argument)
             sched_yield();
     }
     return 0;
+}
+
+int bri_look(bri_condition *condition, void *argument)
+{
+    int met = condition(argument);
+
+    for (int i = 0; met == 0 && i < LOOKS; i++) {
+        bri_cpu_relax();
+        met = condition(argument);
+    }
+    return met;
 }
 
 static int64_t slice_end(int64_t deadline, int64_t slice_ns)

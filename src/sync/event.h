@@ -90,7 +90,10 @@ typedef int bri_condition(void *argument);
 int bri_wait(_Atomic uint32_t *event, bri_condition *condition, void *argument, int64_t deadline,
              int64_t slice_ns);
 
-/* The same for the end of a process: 0, -ETIMEDOUT, or -EINTR. */
+/* Looks for some microseconds, without a system call: what the condition returned last. */
+int bri_look(bri_condition *condition, void *argument);
+
+/* As bri_wait for the end of a process: 0, -ETIMEDOUT, or -EINTR. */
 int bri_wait_for_end(int pidfd, int64_t deadline);
 
 #endif
