@@ -6,7 +6,7 @@
  *   errors.c      errno to exception, deadlines, the wait  condition.c        Condition
  *   lease.c       how long an object of the arena lives    flags.c            Event, Barrier
  *   object.c      what its Python objects share            queue*.c, queue.h  Queue
- *   pickling.c    objects to bytes and back                tally.c            JoinableQueue's count
+ *   pickling.c    objects to bytes and back (and plain.c)  tally.c            JoinableQueue's count
  *   arena.c       the arena for other programs             memory.c           Memory
  *   libc.c        seeds, mapped libraries                  pool.h             has the list of the pool's files
  *

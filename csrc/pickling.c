@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Objects to bytes and back: the pickler in C where no reducer can apply, ForkingPickler elsewhere. */
+/* Objects to bytes and back: without a pickler where that can be (plain.c), the pickler in C where no reducer can apply, ForkingPickler elsewhere. */
 #include "pickling.h"
+
+#include "plain.h"
 
 /* So many objects are looked at, at most, before ForkingPickler is taken: the look must stay cheap beside the pickling. */
 enum { LOOKS = 64, DEPTH = 4 };
@@ -61,7 +63,13 @@ static int make_plain(struct core_state *state, PyObject *object, struct core_pi
 int core_pickle_make(struct core_state *state, PyObject *object, struct core_pickle *ret_pickle)
 {
     int looks = LOOKS;
+    PyObject *bytes = core_plain_dumps(object);
 
+    if (bytes != NULL) {
+        *ret_pickle = (struct core_pickle){
+            .data = PyBytes_AS_STRING(bytes), .bytes = (size_t)PyBytes_GET_SIZE(bytes), .owner = bytes};
+        return 0;
+    }
     if (is_plain(object, DEPTH, &looks))
         return make_plain(state, object, ret_pickle);
     PyObject *buffer = PyObject_CallOneArg(state->forking_dumps, object);
@@ -95,6 +103,10 @@ void core_pickle_free(struct core_pickle *pickle)
 
 PyObject *core_unpickle(struct core_state *state, const void *data, size_t bytes)
 {
+    PyObject *plain = core_plain_loads(data, bytes);
+
+    if (plain != NULL || PyErr_Occurred())
+        return plain;
     PyObject *copy = PyBytes_FromStringAndSize(data, (Py_ssize_t)bytes);
     PyObject *object = copy != NULL ? PyObject_CallOneArg(state->plain_loads, copy) : NULL;
 
@@ -104,6 +116,10 @@ PyObject *core_unpickle(struct core_state *state, const void *data, size_t bytes
 
 PyObject *core_unpickle_in_place(struct core_state *state, const void *data, size_t bytes)
 {
+    PyObject *plain = core_plain_loads(data, bytes);
+
+    if (plain != NULL || PyErr_Occurred())
+        return plain;
     PyObject *view = PyMemoryView_FromMemory((char *)(uintptr_t)data, (Py_ssize_t)bytes, PyBUF_READ);
     PyObject *object = view != NULL ? PyObject_CallOneArg(state->plain_loads, view) : NULL;
 
