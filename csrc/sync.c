@@ -167,10 +167,25 @@ static PyObject *semlock_restore(PyObject *self, PyObject *arguments)
 
 /* ---- acquire and release ---- */
 
+/* One look: would an acquire have to wait, as it seems? */
+static int is_taken(struct semlock *self)
+{
+    const struct core_lease *lease = self->object.lease;
+
+    if (lease->kind == CORE_LOCK) /* the holder's name: the lower half of a lock's word, the upper of an rlock's */
+        return (uint32_t)bri_load_relaxed(&((brood_lock *)lease->object)->word) != 0;
+    if (lease->kind == CORE_RLOCK)
+        return bri_load_relaxed(&((brood_rlock *)lease->object)->word) >> 32 != 0 && !semlock_is_mine(self);
+    return bri_load_relaxed(&((brood_semaphore *)lease->object)->free) == 0;
+}
+
+/* What is taken is not tried first: that would fail, and make a sentence of it. */
 int semlock_acquire_until(struct semlock *self, int64_t deadline)
 {
     struct core_lease *lease = self->object.lease;
-    int result = core_wait(acquire_of(lease), lease->object, deadline);
+    int result = deadline != BROOD_NOW && is_taken(self)
+                     ? core_wait_once(acquire_of(lease), lease->object, deadline)
+                     : core_wait(acquire_of(lease), lease->object, deadline);
 
     if (result == -ETIMEDOUT)
         return 0;
@@ -188,11 +203,13 @@ static PyObject *semlock_acquire(PyObject *self, PyObject *const *arguments, Py_
 {
     static const char *const names[] = {"block", "timeout"};
     PyObject *values[] = {Py_True, Py_None};
-    int64_t deadline;
+    int64_t deadline = BROOD_FOREVER;
 
-    if (core_object_handle(self) == NULL ||
-        core_parse(arguments, count, keywords, "acquire", names, 2, values) < 0 ||
-        core_deadline_if(values[0], values[1], &deadline) < 0)
+    if (core_object_handle(self) == NULL)
+        return NULL;
+    if ((count > 0 || keywords != NULL) &&
+        (core_parse(arguments, count, keywords, "acquire", names, 2, values) < 0 ||
+         core_deadline_if(values[0], values[1], &deadline) < 0))
         return NULL;
     int taken = semlock_acquire_until((struct semlock *)self, deadline);
     return taken < 0 ? NULL : PyBool_FromLong(taken);
