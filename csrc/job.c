@@ -11,6 +11,7 @@ struct job {
     PyObject *callable; /* its workers read it */
     brood_result *result;
     size_t chunk_items, items; /* of the user's; 0: a call */
+    size_t first;              /* of the user's items, where one call has several jobs */
     char is_cancelled;         /* by its owner: else it was the pool that did not do it */
 };
 
@@ -33,7 +34,7 @@ static brood_message *make_items(struct pool *pool, struct callable *callable, s
         PyErr_NoMemory();
     for (Py_ssize_t i = 0; items != NULL && i < count; i++) {
         PyObject *chunk = PyList_GetItem(chunks, i);
-        size_t first = (size_t)i * (size_t)origin.chunk_items;
+        size_t first = (size_t)(origin.first + (uint64_t)i * origin.chunk_items);
         if (chunk == NULL || task_make_item(pool, callable, origin, chunk, first, &items[i]) < 0) {
             free_items(items, i);
             return NULL;
@@ -72,7 +73,7 @@ static struct job *new_job(struct pool *pool, PyObject *callable)
     return job;
 }
 
-/* submit(callable, chunks, chunk_items, items, ends, number): a list of what each task is called with; how many of the user's items that is, 0 for
+/* submit(callable, chunks, chunk_items, items, ends, number, first): a list of what each task is called with; how many of the user's items that is, 0 for
  * a call; how they may end; its number in the pool. */
 static PyObject *submit(PyObject *self, PyObject *arguments)
 {
@@ -80,16 +81,16 @@ static PyObject *submit(PyObject *self, PyObject *arguments)
     PyObject *callable, *chunks;
     Py_ssize_t chunk_items, all_items;
     struct task_ends ends;
-    unsigned long long number;
+    unsigned long long number, first;
 
-    if (!PyArg_ParseTuple(arguments, "O!O!nn(III)K:submit", pool->state->callable_type, &callable,
+    if (!PyArg_ParseTuple(arguments, "O!O!nn(III)KK:submit", pool->state->callable_type, &callable,
                           &PyList_Type, &chunks, &chunk_items, &all_items, &ends.item_timeout_ms,
-                          &ends.timeout_ms, &ends.retries, &number) ||
+                          &ends.timeout_ms, &ends.retries, &number, &first) ||
         pool_handle(pool) == NULL)
         return NULL;
     pool_sweep(pool, 0);
     Py_ssize_t count = PyList_GET_SIZE(chunks);
-    struct task_origin origin = {number, (uint64_t)chunk_items};
+    struct task_origin origin = {number, (uint64_t)chunk_items, first};
     brood_message *items = make_items(pool, (struct callable *)callable, origin, chunks);
     if (items == NULL)
         return NULL;
@@ -100,6 +101,7 @@ static PyObject *submit(PyObject *self, PyObject *arguments)
     if (job != NULL) {
         job->chunk_items = (size_t)chunk_items;
         job->items = (size_t)all_items;
+        job->first = (size_t)first;
     }
     return (PyObject *)job;
 }
@@ -112,7 +114,7 @@ static struct job *make_call(PyObject *self, PyObject *const *arguments, Py_ssiz
     if (count != 4 || !Py_IS_TYPE(arguments[0], (PyTypeObject *)pool->state->callable_type))
         return (void *)PyErr_Format(PyExc_TypeError,
                                     "a callable of a pool, args, kwds and a number are needed");
-    struct task_origin origin = {PyLong_AsUnsignedLongLong(arguments[3]), 0};
+    struct task_origin origin = {PyLong_AsUnsignedLongLong(arguments[3]), 0, 0};
     if ((PyErr_Occurred() && origin.job == (uint64_t)-1) || pool_handle(pool) == NULL)
         return NULL;
     pool_sweep(pool, 0);
@@ -138,7 +140,7 @@ static PyObject *apply(PyObject *self, PyObject *const *arguments, Py_ssize_t co
 
 PyMethodDef pool_submit_methods[] = {
     {"submit", submit, METH_VARARGS,
-     "submit(callable, chunks, chunk_items, items, ends, number)\n--\n\nA Job of one task per chunk."},
+     "submit(callable, chunks, chunk_items, items, ends, number, first)\n--\n\nA Job of one task per chunk."},
     {"submit_call", (PyCFunction)(void (*)(void))submit_call, METH_FASTCALL,
      "submit_call($self, callable, args, kwds, number, /)\n--\n\nA Job of one call."},
     {"apply", (PyCFunction)(void (*)(void))apply, METH_FASTCALL,
@@ -198,7 +200,7 @@ static struct task_place place_of(const struct job *job, size_t index)
 {
     size_t first = index * job->chunk_items, left = job->items - first;
 
-    return (struct task_place){first, job->chunk_items < left ? job->chunk_items : left};
+    return (struct task_place){job->first + first, job->chunk_items < left ? job->chunk_items : left};
 }
 
 /* How the task ended, and its reply where there is one. */
@@ -351,6 +353,23 @@ static PyObject *collect(PyObject *self, PyObject *unused)
     return made;
 }
 
+static PyObject *left(PyObject *self, PyObject *unused)
+{
+    struct job *job = (struct job *)self;
+    size_t count = 0;
+    brood_outcome outcome = {.kind = BROOD_PENDING};
+    struct core_call call = core_call_begin();
+    int error = 0;
+
+    (void)unused;
+    for (size_t i = 0; error == 0 && i < brood_result_count(job->result); i++) {
+        error = brood_result_outcome(job->result, i, &outcome);
+        count += outcome.kind == BROOD_PENDING;
+    }
+    core_call_end(call);
+    return error < 0 ? core_raise(error) : PyLong_FromSize_t(count);
+}
+
 /* cancel(running): running: and ends those that have begun. */
 static PyObject *cancel(PyObject *self, PyObject *running)
 {
@@ -431,6 +450,7 @@ static PyMethodDef methods[] = {
     {"collect", collect, METH_NOARGS,
      "collect($self, /)\n--\n\n(values, the first error or None, attempts) of all tasks, once they have "
      "ended."},
+    {"left", left, METH_NOARGS, "left($self, /)\n--\n\nHow many tasks have not ended."},
     {"attempts", attempts, METH_O, "attempts($self, index, /)\n--\n\nHow often the task was begun."},
     {"cancel", cancel, METH_O,
      "cancel($self, running, /)\n--\n\nCancels tasks that have not begun; how many these are.  running: and "

@@ -30,10 +30,10 @@ enum opcode {
     BININT2 = 'M', /* 2 bytes, unsigned */
     LONG1 = 0x8a,  /* a length of 1 byte, and as many: two's complement */
     BINFLOAT = 'G',
-    BINUNICODE = 'X',      /* a length of 4 bytes, UTF-8 */
-    SHORT_BINBYTES = 'C',  /* a length of 1 byte */
-    BINBYTES = 'B',        /* of 4 bytes */
-    MARK = '(',            /* what follows is for the next of TUPLE, APPENDS, SETITEMS */
+    BINUNICODE = 'X',     /* a length of 4 bytes, UTF-8 */
+    SHORT_BINBYTES = 'C', /* a length of 1 byte */
+    BINBYTES = 'B',       /* of 4 bytes */
+    MARK = '(',           /* what follows is for the next of TUPLE, APPENDS, SETITEMS */
     EMPTY_TUPLE = ')',
     TUPLE = 't',
     TUPLE1 = 0x85,
@@ -121,7 +121,8 @@ static int write_int(struct writer *writer, PyObject *object)
         return write_number(writer, BININT2, (uint64_t)number, 2);
     if (number >= INT32_MIN && number <= INT32_MAX)
         return write_number(writer, BININT, (uint64_t)number, 4);
-    unsigned char *place = write_number(writer, LONG1, sizeof number, 1) ? room_for(writer, sizeof number) : NULL;
+    unsigned char *place =
+        write_number(writer, LONG1, sizeof number, 1) ? room_for(writer, sizeof number) : NULL;
     for (size_t i = 0; place != NULL && i < sizeof number; i++)
         place[i] = (unsigned char)((uint64_t)number >> 8 * i);
     return place != NULL;
@@ -225,8 +226,8 @@ static int write_other(struct writer *writer, PyObject *object)
     if (writer->others++ == OTHERS)
         return 0;
     if (PyUnicode_CheckExact(object))
-        return PyUnicode_IS_COMPACT_ASCII(object) &&
-               write_text(writer, BINUNICODE, 4, PyUnicode_DATA(object), (size_t)PyUnicode_GET_LENGTH(object));
+        return PyUnicode_IS_COMPACT_ASCII(object) && write_text(writer, BINUNICODE, 4, PyUnicode_DATA(object),
+                                                                (size_t)PyUnicode_GET_LENGTH(object));
     if (PyBytes_CheckExact(object)) {
         size_t bytes = (size_t)PyBytes_GET_SIZE(object);
         return bytes <= UINT8_MAX ? write_text(writer, SHORT_BINBYTES, 1, PyBytes_AS_STRING(object), bytes)
@@ -287,8 +288,8 @@ static int push(struct reader *reader, PyObject *object)
         return 0;
     if (reader->top == reader->limit) {
         size_t count = (size_t)(reader->top - reader->stack);
-        PyObject **grown = PyMem_Realloc(reader->stack == reader->small ? NULL : reader->stack,
-                                         2 * count * sizeof *grown);
+        PyObject **grown =
+            PyMem_Realloc(reader->stack == reader->small ? NULL : reader->stack, 2 * count * sizeof *grown);
         if (grown == NULL) {
             Py_DECREF(object);
             PyErr_NoMemory();
@@ -338,7 +339,8 @@ static int read_long(struct reader *reader)
     uint64_t bytes, number;
 
     return take_number(reader, 1, &bytes) && bytes == sizeof number &&
-           take_number(reader, sizeof number, &number) && push(reader, PyLong_FromLongLong((long long)number));
+           take_number(reader, sizeof number, &number) &&
+           push(reader, PyLong_FromLongLong((long long)number));
 }
 
 static int read_float(struct reader *reader)
@@ -405,7 +407,8 @@ static int read_list(struct reader *reader)
     Py_ssize_t count = unmark(reader);
     PyObject **items = reader->top - count;
 
-    if (count < 0 || items == reader->stack || !PyList_CheckExact(items[-1]) || PyList_GET_SIZE(items[-1]) != 0)
+    if (count < 0 || items == reader->stack || !PyList_CheckExact(items[-1]) ||
+        PyList_GET_SIZE(items[-1]) != 0)
         return 0;
     PyObject *list = PyList_New(count);
     if (list == NULL)

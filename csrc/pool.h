@@ -37,11 +37,12 @@ struct task_header {
     uint32_t mode;        /* enum task_mode */
     uint64_t job;         /* its number in the pool, from 0; seeds of random numbers depend on it */
     uint64_t chunk_items; /* of the user's, per task; 0: a call */
+    uint64_t first;       /* of the user's items: where one call has several jobs, as an imap has */
 };
 
 /* Of which job the items are, as the header has it. */
 struct task_origin {
-    uint64_t job, chunk_items;
+    uint64_t job, chunk_items, first;
 };
 
 /* What is submitted over and over: a callable, pickled once. */

@@ -103,7 +103,7 @@ static PyObject *imap(PyObject *self, PyObject *arguments)
         return NULL;
     stream->pool = (struct pool *)Py_NewRef(self);
     stream->callable = Py_NewRef(callable);
-    stream->origin = (struct task_origin){number, (uint64_t)chunk_items};
+    stream->origin = (struct task_origin){number, (uint64_t)chunk_items, 0};
     stream->chunks = PyObject_GetIter(chunks);
     brood_pool *handle = pool->handle;
     const brood_imap_options options = {.size = sizeof options,

@@ -172,7 +172,8 @@ static int is_taken(struct semlock *self)
 {
     const struct core_lease *lease = self->object.lease;
 
-    if (lease->kind == CORE_LOCK) /* the holder's name: the lower half of a lock's word, the upper of an rlock's */
+    if (lease->kind ==
+        CORE_LOCK) /* the holder's name: the lower half of a lock's word, the upper of an rlock's */
         return (uint32_t)bri_load_relaxed(&((brood_lock *)lease->object)->word) != 0;
     if (lease->kind == CORE_RLOCK)
         return bri_load_relaxed(&((brood_rlock *)lease->object)->word) >> 32 != 0 && !semlock_is_mine(self);

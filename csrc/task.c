@@ -94,6 +94,7 @@ int task_make_item(struct pool *pool, const struct callable *callable, struct ta
         return -1;
     header.job = origin.job;
     header.chunk_items = origin.chunk_items;
+    header.first = origin.first;
     size_t inline_bytes = header.blob != 0 ? 0 : header.call_bytes;
     size_t bytes = sizeof header + inline_bytes + pickle.bytes;
     char *item = PyMem_Malloc(bytes);
@@ -229,8 +230,8 @@ static PyObject *run(const brood_task *task, const struct task_header *header, P
     else if (arguments != NULL && header->mode == TASK_CALL)
         value = call_once(header, callable, arguments);
     else if (arguments != NULL)
-        value = call_each(header, callable, arguments, brood_task_index(task) * header->chunk_items,
-                          ret_position);
+        value = call_each(header, callable, arguments,
+                          header->first + brood_task_index(task) * header->chunk_items, ret_position);
     Py_XDECREF(callable);
     Py_XDECREF(arguments);
     return value;

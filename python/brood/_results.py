@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""What a pool's calls return: results that will be there, iterators, and the thread that calls callbacks."""
+"""What a pool's calls return: results that will be there, and the thread that calls callbacks."""
 from __future__ import annotations
 
-import collections
 import sys
 import threading
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from typing import Any, Generic, Literal, TypeVar, overload
 
 from . import _arguments, _core, _route
 
-__all__ = ["ApplyResult", "AsyncResult", "MapResult", "IMapIterator", "IMapUnorderedIterator", "CallbackThread"]
+__all__ = ["ApplyResult", "AsyncResult", "MapResult", "CallbackThread"]
 
 _R = TypeVar("_R")
 _Job = _core.Job | _route.RoutedJob
@@ -146,6 +145,11 @@ AsyncResult = ApplyResult
 class MapResult(ApplyResult[list[_R]]):
     """What map_async returns: the list of results, once all are there."""
 
+    @property
+    def _number_left(self) -> int:
+        """How many chunks have not ended: a name that others lean on."""
+        return self._job.left() if self._job is not None else 0
+
     def attempts(self) -> list[int]:
         """Return how often each task (chunk) was begun, once all have ended."""
         if not self.ready():
@@ -156,35 +160,6 @@ class MapResult(ApplyResult[list[_R]]):
     @staticmethod
     def _shaped(values: list[Any]) -> Any:
         return values
-
-
-class IMapIterator(Generic[_R]):
-    """What imap returns."""
-
-    def __init__(self, stream: _core.Stream | _route.RoutedStream, pool: Any) -> None:
-        self._stream = stream
-        self._pool = pool  # which is kept by what it owes
-        self._items: collections.deque[_R] = collections.deque()
-
-    def __iter__(self) -> IMapIterator[_R]:
-        return self
-
-    def next(self, timeout: float | None = None) -> _R:
-        """The next result; TimeoutError when it takes longer than timeout seconds."""
-        while not self._items:
-            try:
-                self._items.extend(self._stream.next(timeout))
-            except StopIteration as error:
-                if hasattr(error, "__notes__"):  # a task's: it must not pass for the end
-                    raise RuntimeError("a task raised StopIteration") from error
-                self._pool = None
-                raise
-        return self._items.popleft()
-
-    __next__ = next
-
-
-IMapUnorderedIterator = IMapIterator
 
 
 class CallbackThread:

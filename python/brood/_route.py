@@ -244,8 +244,13 @@ class RoutedJob:
         self._sizes = sizes
         self.wait: Callable[[float | None], bool] = job.wait
         self.ready: Callable[[], bool] = job.ready
+        self.left: Callable[[], int] = job.left
         self.cancel: Callable[[bool], int] = job.cancel
         self.fileno: Callable[[], int] = job.fileno
+
+    def value(self, index: int) -> Any:
+        """What the task returned; raises what it raised."""
+        return self._sender.value(self._job.value(index))
 
     def collect(self) -> tuple[list[Any], BaseException | None, list[int]]:
         """As a Job does; for the core each task is one call, whose value is a message."""

@@ -11,6 +11,7 @@ import itertools
 import threading
 import time
 import warnings
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from multiprocessing import util
 from multiprocessing.context import TimeoutError
@@ -24,9 +25,9 @@ from ._std_pool import (
 from . import _arguments, _core, _ends, _equipment, _route, _travel, _worker
 from ._ends import Ends, TaskTimeout
 from ._errors import PoolBroken, WorkerDied
+from ._imap import AT_ONCE, Ahead, Bounded, Feeder, IMapIterator as IMapIterator, IMapUnorderedIterator as IMapUnorderedIterator
 from ._results import (
-    ApplyResult as ApplyResult, AsyncResult as AsyncResult, CallbackThread, IMapIterator as IMapIterator,
-    IMapUnorderedIterator as IMapUnorderedIterator, MapResult as MapResult)
+    ApplyResult as ApplyResult, AsyncResult as AsyncResult, CallbackThread, MapResult as MapResult)
 
 if TYPE_CHECKING:
     from logging import Logger
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Pool", "ThreadPool", "TaskTimeout", "WorkerDied", "PoolBroken"]
 
-_WINDOW = 256  # chunks in flight of an imap over an iterator that does not tell its length
-_MOST_IN_FLIGHT = 32768
 _CHUNKS_PER_WORKER = 4
 
 _R = TypeVar("_R")
@@ -145,6 +144,8 @@ class Pool:
         self._last: tuple[Callable[..., Any], int, _core.Callable] | None = None
         self._lock = threading.Lock()
         self._jobs = itertools.count()
+        self._feeder = Feeder()
+        self._bounded: weakref.WeakSet[Bounded] = weakref.WeakSet()
         self._equipment = _equipment.Equipment(self._processes, logging, faulthandler, threads_per_worker, seed)
         self._core = self._make_core(initializer, initargs, maxtasksperchild or 0)
         self._pool = [_WorkerView(self._core, index) for index in range(self._processes)]
@@ -302,8 +303,8 @@ class Pool:
     ) -> IMapIterator[_R]:
         """Return an iterator over func(x) for each x of the iterable, in order.
 
-        buffersize: how many chunks may be in flight or wait to be fetched.  Default: all of a sized iterable, 256 of
-        others, whose next items are read when results are fetched.
+        buffersize: how many chunks may be in flight or wait to be fetched; the input is read as results are fetched.
+        Default: all of it is read and worked on, in a thread when it is long or has no length.
         """
         return self._imap(func, iterable, chunksize, buffersize, True, ends)
 
@@ -335,33 +336,62 @@ class Pool:
         chunksize = _arguments.positive("chunksize", chunksize)
         if buffersize is not None:
             buffersize = _arguments.positive("buffersize", buffersize)
-        else:
-            buffersize = self._default_buffersize(iterable, chunksize)
         func = _ends.with_retries(func, plan, self._life.main)
         chunks: Iterable[_Chunk] = _chunks_of(iter(iterable), chunksize)
-        if self._sender is None:
-            return IMapIterator(self._core.imap(
-                self._callable(func, _travel.MAP), chunks, in_order, buffersize, chunksize, plan.for_core, number), self)
-        chunks = self._sender.tasks(func, _travel.MAP, chunks)
-        stream = self._core.imap(
-            self._callable(_route.run, _travel.CALL), chunks, in_order, buffersize, chunksize, plan.for_core, number)
-        return IMapIterator(_route.RoutedStream(stream, self._sender), self)
+        if buffersize is None:
+            return self._imap_ahead(func, iterable, iter(chunks), chunksize, in_order, plan, number)
+        bounded = Bounded(chunks, lambda chunks: self._stream(func, chunks, chunksize, buffersize, in_order, plan, number))
+        self._bounded.add(bounded)
+        return IMapIterator(bounded, self)
 
-    def _default_buffersize(self, iterable: Iterable[Any], chunksize: int) -> int:
+    def _stream(
+        self, func: Callable[..., Any], chunks: Iterator[_Chunk], chunksize: int, buffersize: int, in_order: bool, plan: _ends.Plan,
+        number: int,
+    ) -> _core.Stream | _route.RoutedStream:
+        if self._sender is None:
+            made = self._callable(func, _travel.MAP)
+            return self._core.imap(made, chunks, in_order, buffersize, chunksize, plan.for_core, number)
+        tasks = self._sender.tasks(func, _travel.MAP, chunks)
+        made = self._callable(_route.run, _travel.CALL)
+        return _route.RoutedStream(
+            self._core.imap(made, tasks, in_order, buffersize, chunksize, plan.for_core, number), self._sender)
+
+    def _imap_ahead(
+        self, func: Callable[..., _R], iterable: Any, chunks: Iterator[_Chunk], chunksize: int, in_order: bool, plan: _ends.Plan,
+        number: int,
+    ) -> IMapIterator[_R]:
+        ahead = Ahead(self._core, in_order)
+        made = self._callable(func, _travel.MAP) if self._sender is None else self._callable(_route.run, _travel.CALL)
+
+        def submit(chunk: _Chunk, first: int) -> _Job:
+            return self._submit_to(made, func, _travel.MAP, [chunk], chunksize, len(chunk), plan, number, first)
+
         try:
-            return min(-(-len(iterable) // chunksize) + 1, _MOST_IN_FLIGHT)  # type: ignore[arg-type]
+            is_short = len(iterable) <= AT_ONCE * chunksize
         except (TypeError, OverflowError):  # no length, or a range's that no C program could count
-            return max(_WINDOW, 2 * self._processes)
+            is_short = False
+        if is_short:
+            ahead.feed(chunks, submit)
+        else:
+            self._feeder.add(ahead, chunks, submit)
+        return IMapIterator(ahead, self)
 
     def _submit(
         self, func: Callable[..., Any], mode: int, chunks: list[_Chunk], chunksize: int, items: int, plan: _ends.Plan,
         number: int,
     ) -> _Job:
         func = _ends.with_retries(func, plan, self._life.main)
+        made = self._callable(func, mode) if self._sender is None else self._callable(_route.run, _travel.CALL)
+        return self._submit_to(made, func, mode, chunks, chunksize, items, plan, number, 0)
+
+    def _submit_to(
+        self, made: _core.Callable, func: Callable[..., Any], mode: int, chunks: list[_Chunk], chunksize: int, items: int,
+        plan: _ends.Plan, number: int, first: int,
+    ) -> _Job:
         if self._sender is None:
-            return self._core.submit(self._callable(func, mode), chunks, chunksize, items, plan.for_core, number)
+            return self._core.submit(made, chunks, chunksize, items, plan.for_core, number, first)
         tasks = list(self._sender.tasks(func, mode, chunks))
-        job = self._core.submit(self._callable(_route.run, _travel.CALL), tasks, chunksize, items, plan.for_core, number)
+        job = self._core.submit(made, tasks, chunksize, items, plan.for_core, number, first)
         return _route.RoutedJob(job, self._sender, None if mode == _travel.CALL else [len(chunk) for chunk in chunks])
 
     def _begin_job(self) -> int:
@@ -397,7 +427,7 @@ class Pool:
         """Take no further jobs; the workers end when all are done."""
         if self._state == RUN:
             self._state = CLOSE
-            self._core.close()
+            self._feeder.when_done(self._core.close)
 
     def terminate(self) -> None:
         """End the workers now, whatever they do.  What is not done raises PoolBroken."""
@@ -413,6 +443,9 @@ class Pool:
         if self._state not in (CLOSE, TERMINATE):
             raise ValueError("In unknown state")
         if self._state == CLOSE:
+            self._feeder.finish()
+            for bounded in list(self._bounded):
+                bounded.finish()
             self._core.join(None)
         if self._callbacks is not None:
             self._callbacks.finish()

@@ -1,0 +1,310 @@
+# SPDX-License-Identifier: MIT
+"""The iterators that imap returns, and the thread that reads what an imap is given.
+
+With ``buffersize`` the input is read in the thread that takes the results, and no further ahead than it may: the core's
+stream does that.  Without, an imap is what it is in multiprocessing: all of the input is worked on, whether somebody takes
+the results or not, and a generator that is slow, or waits for what becomes of earlier results, holds nobody up.  Short
+inputs of known length are submitted at once; others are read in one thread per pool, which lives as long as there is
+something to read.
+"""
+from __future__ import annotations
+
+import builtins
+import collections
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from multiprocessing.context import TimeoutError
+from typing import Any, Generic, TypeVar
+
+from . import _arguments, _core, _route
+
+__all__ = ["IMapIterator", "IMapUnorderedIterator", "Feeder"]
+
+AT_ONCE = 1024  # chunks that are submitted in the caller's thread
+_AHEAD = 65536  # chunks whose results nobody has taken: the feeder waits, unless the pool is closed
+_SLICE = 0.5  # seconds
+_NEAR = 64  # of the oldest tasks: those that end next are nearly always among them
+
+_R = TypeVar("_R")
+_Chunk = tuple[Any, ...]
+_Submit = Callable[[_Chunk, int], Any]  # a chunk, the index of its first item; a job of one task
+
+
+class _Failed:
+    """In the place of a job: what the input raised, or a chunk that could not be submitted."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def ready(self) -> bool:
+        return True
+
+    def wait(self, timeout: float | None) -> bool:
+        return True
+
+    def value(self, index: int) -> Any:
+        raise self._error
+
+
+class Bounded:
+    """The core's stream: one thread at a time, and not from within its own input or a signal handler."""
+
+    def __init__(self, chunks: Iterable[_Chunk], start: Callable[[Iterator[_Chunk]], _core.Stream | _route.RoutedStream]) -> None:
+        self._lock = threading.RLock()
+        self._is_busy = False
+        self._is_stopped = False
+        self._early: collections.deque[tuple[list[Any], BaseException | None]] = collections.deque()
+        self._stream = start(self._input_of(iter(chunks)))
+
+    def _input_of(self, chunks: Iterator[_Chunk]) -> Iterator[_Chunk]:
+        while not self._is_stopped:
+            chunk = next(chunks, None)
+            if chunk is None:
+                return
+            yield chunk
+        raise ValueError("the pool was joined before all of this imap's input was read")
+
+    def next(self, timeout: float | None) -> list[Any]:
+        """The results of the next chunk."""
+        with self._lock:
+            if self._early:
+                values, error = self._early.popleft()
+                if error is not None:
+                    raise error
+                return values
+            return self._ask(timeout)
+
+    def _ask(self, timeout: float | None) -> list[Any]:
+        if self._is_busy:
+            raise ValueError("the iterator of an imap is used by what it calls itself")
+        self._is_busy = True
+        try:
+            values: list[Any] = self._stream.next(timeout)
+            return values
+        except builtins.TimeoutError as error:
+            if type(error) is builtins.TimeoutError and not hasattr(error, "__notes__"):  # not a task's
+                raise TimeoutError from None
+            raise
+        finally:
+            self._is_busy = False
+
+    def finish(self) -> None:
+        """Read no further, and wait for what is in flight: the pool is joined."""
+        with self._lock:
+            self._is_stopped = True
+            while True:
+                try:
+                    self._early.append((self._ask(None), None))
+                except StopIteration as error:
+                    if not hasattr(error, "__notes__"):
+                        return
+                    self._early.append(([], error))
+                except Exception as error:
+                    self._early.append(([], error))
+
+
+class Ahead:
+    """The jobs of an imap whose input is read ahead."""
+
+    def __init__(self, core: _core.Pool, in_order: bool) -> None:
+        self._core = core
+        self._in_order = in_order
+        self._jobs: collections.deque[Any] = collections.deque()
+        self._changed = threading.Condition()
+        self._is_over = False  # nothing comes any more
+        self._is_dropped = False  # nobody takes anything any more
+        self._is_hurried = False  # nobody may take anything before all is read
+
+    def feed(self, chunks: Iterator[_Chunk], submit: _Submit) -> None:
+        """Read all of the input."""
+        first = 0
+        try:
+            while (chunk := next(chunks, None)) is not None:
+                self._put(self._submitted(submit, chunk, first))
+                first += len(chunk)
+        except BaseException as error:
+            self._put(_Failed(error))
+        finally:
+            with self._changed:
+                self._is_over = True
+                self._changed.notify_all()
+
+    def _submitted(self, submit: _Submit, chunk: _Chunk, first: int) -> Any:
+        try:
+            return submit(chunk, first)
+        except Exception as error:
+            return _Failed(error)
+
+    def _put(self, job: Any) -> None:
+        with self._changed:
+            while len(self._jobs) >= _AHEAD and not self._is_dropped and not self._is_hurried:
+                self._changed.wait()
+            if not self._is_dropped:
+                self._jobs.append(job)
+            self._changed.notify()
+
+    def hurry(self) -> None:
+        """Read on whether results are taken or not."""
+        with self._changed:
+            self._is_hurried = True
+            self._changed.notify_all()
+
+    def drop(self) -> None:
+        """Nobody takes results any more: the tasks are done all the same."""
+        with self._changed:
+            self._is_dropped = True
+            self._jobs.clear()
+            self._changed.notify_all()
+
+    # Threads, a signal handler and the input itself may be in here at once: a job is taken by one step, and waited for in
+    # nobody's way.
+
+    def next(self, timeout: float | None) -> list[Any]:
+        """The results of the next chunk."""
+        seconds = _arguments.seconds(timeout)
+        deadline = None if seconds is None else time.monotonic() + seconds
+        job = None
+        while job is None:
+            if not self._jobs:
+                self._wait_for_job(deadline)
+            job = self._take_oldest(deadline) if self._in_order else self._take_any(deadline)
+        if len(self._jobs) >= _AHEAD - 1:
+            with self._changed:
+                self._changed.notify_all()
+        values: list[Any] = job.value(0)
+        return values
+
+    @staticmethod
+    def _left(deadline: float | None) -> float | None:
+        return None if deadline is None else max(deadline - time.monotonic(), 0)
+
+    def _wait_for_job(self, deadline: float | None) -> None:
+        with self._changed:
+            while not self._jobs:
+                if self._is_over:
+                    raise StopIteration
+                if not self._changed.wait(self._left(deadline)):
+                    raise TimeoutError
+
+    def _take_oldest(self, deadline: float | None) -> Any:
+        try:
+            job = self._jobs.popleft()
+        except IndexError:
+            return None
+        has_ended = False
+        try:
+            has_ended = job.wait(self._left(deadline))
+        finally:
+            if not has_ended:
+                self._jobs.appendleft(job)
+        if not has_ended:
+            raise TimeoutError
+        return job
+
+    def _take_any(self, deadline: float | None) -> Any:
+        job = self._take_ready(_NEAR)
+        if job is not None:
+            return job
+        key = self._core.prepare()
+        job = self._take_ready(len(self._jobs))
+        left = self._left(deadline)
+        if job is None and left == 0:
+            raise TimeoutError
+        if job is None:
+            self._core.sleep(key, _SLICE if left is None else min(left, _SLICE))  # a killed supervisor rings nobody
+        return job
+
+    def _take_ready(self, most: int) -> Any:
+        for job in list(itertools.islice(self._jobs, most)):
+            if job.ready():
+                try:
+                    self._jobs.remove(job)
+                except ValueError:
+                    continue  # somebody else has it
+                return job
+        return None
+
+
+class IMapIterator(Generic[_R]):
+    """What imap returns."""
+
+    def __init__(self, source: Bounded | Ahead, pool: Any) -> None:
+        self._source = source
+        self._pool = pool  # which is kept by what it owes
+        self._items: collections.deque[_R] = collections.deque()
+
+    def __iter__(self) -> IMapIterator[_R]:
+        return self
+
+    def next(self, timeout: float | None = None) -> _R:
+        """The next result; TimeoutError when it takes longer than timeout seconds."""
+        while not self._items:
+            try:
+                self._items.extend(self._source.next(timeout))
+            except StopIteration as error:
+                if hasattr(error, "__notes__"):  # a task's: it must not pass for the end
+                    raise RuntimeError("a task raised StopIteration") from error
+                self._pool = None
+                raise
+        return self._items.popleft()
+
+    __next__ = next
+
+    def __del__(self) -> None:
+        source = getattr(self, "_source", None)
+        if isinstance(source, Ahead):
+            source.drop()
+
+
+IMapUnorderedIterator = IMapIterator
+
+
+class Feeder:
+    """Reads the inputs of a pool's imaps, one after the other, in a thread of its own."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inputs: collections.deque[tuple[Ahead, Iterator[_Chunk], _Submit]] = collections.deque()
+        self._thread: threading.Thread | None = None
+        self._at_end: Callable[[], None] | None = None
+
+    def add(self, ahead: Ahead, chunks: Iterator[_Chunk], submit: _Submit) -> None:
+        """Read this input, too."""
+        with self._lock:
+            self._inputs.append((ahead, chunks, submit))
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, daemon=True, name="brood-imap")
+                self._thread.start()
+
+    def when_done(self, close: Callable[[], None]) -> None:
+        """The pool is closed: call this once all inputs have been read."""
+        with self._lock:
+            if self._thread is None:
+                close()
+                return
+            self._at_end = close
+
+    def finish(self) -> None:
+        """Wait until all inputs have been read."""
+        with self._lock:
+            thread = self._thread
+            for ahead, _, _ in self._inputs:
+                ahead.hurry()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                if not self._inputs:
+                    if self._at_end is not None:
+                        self._at_end()
+                    self._thread = None
+                    return
+                ahead, chunks, submit = self._inputs[0]
+            ahead.feed(chunks, submit)
+            with self._lock:
+                self._inputs.popleft()
+            del ahead, chunks, submit  # nobody is kept by a thread that waits
