@@ -239,7 +239,8 @@ static void check_assertions(void)
         return;
     said[got] = '\0';
     warden.said_before += got;
-    if (strstr(said, "does not hold") != NULL || strstr(said, "anitizer") != NULL)
+    if (strstr(said, "does not hold") != NULL || strstr(said, "Sanitizer: ") != NULL ||
+        strstr(said, "runtime error: ") != NULL)
         complain(PROCESSES, "an assertion failed");
     for (char *line = strtok(said, "\n"); line != NULL; line = strtok(NULL, "\n"))
         printf("# stderr: %s\n", line);
