@@ -76,7 +76,7 @@ bench-report: ## table and plots of docs/benchmarks anew, from the last make ben
 	@tools/venv-peers
 	@.venv-peers/bin/python bench/plot $(BUILD)-bench/latest.json
 
-sanitize: ## unit tests under ASan and UBSan (the Python package's too), TSan, valgrind
+sanitize: ## most tests under ASan and UBSan, the protocols among threads under TSan, unit tests under valgrind
 	@tools/install-deps sanitize
 	@tools/venv test
 	@tools/sanitize $(BUILD)
