@@ -18,6 +18,7 @@
 
 #include "arena/roster.h"
 #include "arena/undertaker.h"
+#include "base/testing.h"
 #include "brood.h"
 
 enum { FAILED = 9, WINDOW_BYTES = 4096 };

@@ -199,33 +199,6 @@ struct resources {
     uint32_t participants;
 };
 
-/* "." and ".." are not counted; the directory's own descriptor in /proc/self/fd always is. */
-static inline int count_entries(const char *path)
-{
-    DIR *directory = opendir(path);
-    int count = -2;
-
-    if (directory == NULL)
-        return 0;
-    while (readdir(directory) != NULL)
-        count++;
-    closedir(directory);
-    return count;
-}
-
-static inline int count_arena_mappings(void)
-{
-    FILE *maps = fopen("/proc/self/maps", "re");
-    char line[512];
-    int count = 0;
-
-    assert_non_null(maps);
-    while (fgets(line, sizeof line, maps) != NULL)
-        count += strstr(line, "memfd:brood") != NULL;
-    fclose(maps);
-    return count;
-}
-
 /* Field 4 of /proc/PID/stat. */
 static inline pid_t parent_of(const char *pid)
 {

@@ -16,6 +16,7 @@
 #include <cmocka.h>
 
 #include "arena/undertaker.h"
+#include "base/testing.h"
 #include "brood.h"
 
 enum { ROUNDS = 300 };

@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "base/testing.h"
 #include "brood.h"
 
 struct known {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Blocks under many processes, some of which are killed. */
 #include "heap/heap.h"
+#include "base/testing.h"
 
 #include <errno.h>
 #include <setjmp.h>

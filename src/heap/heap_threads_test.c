@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/testing.h"
 #include "brood.h"
 #include "heap/heap.h"
 

@@ -14,6 +14,7 @@
 
 #include "arena/roster.h"
 #include "arena/undertaker.h"
+#include "base/testing.h"
 #include "brood.h"
 #include "heap/heap.h"
 

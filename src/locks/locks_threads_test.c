@@ -13,6 +13,7 @@
 #include <stdlib.h>
 
 #include "base/atomic.h"
+#include "base/testing.h"
 #include "brood.h"
 
 enum { THREADS = 3, EACH = 1000 };

@@ -20,6 +20,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/testing.h"
 #include "brood.h"
 #include "plat/cpu.h"
 

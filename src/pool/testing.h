@@ -18,6 +18,7 @@
 #include "arena/roster.h"
 #include "arena/undertaker.h"
 #include "base/check.h"
+#include "base/testing.h"
 #include "base/time.h"
 #include "pool/pool.h"
 #include "sync/event.h"

@@ -10,6 +10,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 
+#include "base/testing.h"
 #include "brood.h"
 #include "sync/event.h"
 #include "sync/mutex.h"
