@@ -32,9 +32,9 @@
  *   -DBUG_NO_RESUME                      the chunk begins anew
  *   -DBUG_CHUNK_STAYS -DCHUNKS=1 -DCRASHES=2    W.chunk is left as it was when the chunk goes back to FREE: another worker finishes the chunk,
  *                                        and the next undertaker takes it for done but not counted
- *   -DBUG_RETURNS_ONCE -DCHUNKS=1 -DCRASHES=2   `again` + 1 only by the undertaker that set the chunk FREE: it may have died in between
  *   -DBUG_OFFERS_ALWAYS                  puts the job among the returns though the dead had claimed nothing in it: it may be complete,
  *                                        and the owner through with its own look at the returns
+ *   -DBUG_AGAIN_LATE                     `again` + 1 after FREE only: the owner that sees 0 does not look at the returns
  *   -DBUG_UNDERTAKER_DOES_NOT_SUM        leaves the completion to the workers
  *   -DBUG_EARLY_SEAT                     a new worker sits down before the undertaker is through
  *   -DBUG_CANCEL_STORES -DCANCEL -DITEMS=1      cancels by load and store
@@ -324,10 +324,13 @@ inline repair_job()
 #ifndef BUG_OFFERS_ALWAYS
            returned = true;                                      /* offer_again: while the chunk is claimed the job cannot be complete */
 #endif
+#ifndef BUG_AGAIN_LATE
+           again++;                                              /* before FREE: the owner looks at the returns once it is not 0 */
+#endif
 #ifndef BUG_CHUNK_STAYS
            chunk[d] = NONE;                                      /* before FREE: another may finish it, and count it */
 #endif
-           atomic { chunk_word[c] = FREE; item = 0; freed_one = true };
+           atomic { chunk_word[c] = FREE; item = 0 };
 #ifdef STOP
            if
            :: d_step { is_stopped && chunk_word[c] == FREE -> chunk_word[c] = CANCELLED }
@@ -342,24 +345,15 @@ inline repair_job()
        fi
     :: d_step { c == CHUNKS -> c = 0 } break
     od;
-#ifdef BUG_RETURNS_ONCE
-    if
-    :: freed_one -> again++
-    :: else
-    fi;
-#else
-    again++;                                                     /* after FREE, and whoever freed it */
-#endif
+    again++;                                                     /* after FREE, for those that looked before it */
 #ifndef BUG_UNDERTAKER_DOES_NOT_SUM
-    complete_if_counted();
+    complete_if_counted()
 #endif
-    freed_one = false
 }
 
 proctype Undertaker(byte me) provided (dying == 0 || (dying & BIT(_pid - 1)))
 {
     byte d, c, item, sum, i;
-    bool freed_one;
 
     {
         me == WORKERS || (dead & BIT(WORKERS));                  /* the second when the first has died: who is faster is not of interest */
@@ -387,7 +381,7 @@ proctype Undertaker(byte me) provided (dying == 0 || (dying & BIT(_pid - 1)))
            od
         od
     } unless {
-        d_step { dying & BIT(me) -> dying = 0; d = 0; c = 0; item = 0; sum = 0; i = 0; freed_one = false }
+        d_step { dying & BIT(me) -> dying = 0; d = 0; c = 0; item = 0; sum = 0; i = 0 }
     }
 }
 
@@ -424,7 +418,12 @@ proctype Owner() provided (dying == 0)
     :: d_step { rung && complete -> rung = false } break
     od;
 limbo:
-    atomic { offered = false; returned = false; c = 0 };         /* F1 */
+    offered = false;                                             /* F1 */
+    if
+    :: again == 0                                                /* nothing has ever been among the returns */
+    :: atomic { again != 0 -> returned = false }
+    fi;
+    c = 0;
     do                                                           /* F2 */
     :: c < WORKERS && visiting[c] == 0 -> c++
     :: c < WORKERS && visiting[c] != 0 -> visiting[c] == 0 -> goto limbo  /* looks again some time */
