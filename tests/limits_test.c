@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Running out: of descriptors, processes, the arena's bound, file size.  Each is the documented errno at the call, leaks nothing, and goes by
+ * Running out: of descriptors, processes, the arena's bound, file size, /dev/shm.  Each is the documented errno at the call, leaks nothing, and goes by
  * when there is room again.  Every test runs in a child that has an arena of its own.
  */
 #include "testing.h"
 
 #include <grp.h>
+#include <sys/mount.h>
 
 enum { SPARE_MAX = 14, NOBODY = 65534, BOUND = 4 << 20, PIECE = 100000 };
 
@@ -337,6 +338,33 @@ static void file_size_may_be_limited(void **unused)
     in_child(reach_file_size, NULL);
 }
 
+/* --- /dev/shm --- */
+
+/* As in a container with a small one: writing to pages that a file there does not get is a SIGBUS.  The arena has no file. */
+static void use_arena_beside_small_shm(void *unused)
+{
+    void *memory = NULL;
+
+    (void)unused;
+    if (unshare(CLONE_NEWNS) != 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 ||
+        mount("none", "/dev/shm", "tmpfs", 0, "size=64k") != 0)
+        _exit(77);
+    child_check(brood_arena_create(NULL) == 0);
+    child_check(brood_alloc(BOUND, &memory) == 0);
+    memset(memory, 1, BOUND);
+    child_check(brood_free(memory) == 0);
+    use_process();
+}
+
+static void dev_shm_may_be_small(void **unused)
+{
+    (void)unused;
+    int status = status_of(start_child(use_arena_beside_small_shm, NULL));
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
+        skip_because("no mounts of its own for this user");
+    assert_int_equal(status, 0);
+}
+
 /* --- many short lives --- */
 
 enum { LIVES = 5000 };
@@ -375,11 +403,9 @@ static void the_roster_does_not_fill_with_the_dead(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(descriptors_may_run_out),
-        cmocka_unit_test(processes_may_run_out),
-        cmocka_unit_test(the_arena_has_a_bound),
-        cmocka_unit_test(file_size_may_be_limited),
-        cmocka_unit_test(the_roster_does_not_fill_with_the_dead),
+        cmocka_unit_test(descriptors_may_run_out), cmocka_unit_test(processes_may_run_out),
+        cmocka_unit_test(the_arena_has_a_bound),   cmocka_unit_test(file_size_may_be_limited),
+        cmocka_unit_test(dev_shm_may_be_small),    cmocka_unit_test(the_roster_does_not_fill_with_the_dead),
     };
 
     prepare_tests();
