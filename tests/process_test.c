@@ -87,6 +87,29 @@ static void it_is_ended_by_signals(void **unused)
     assert_int_equal(exit_code_of(process), -SIGKILL);
 }
 
+/* As a terminal does; its keeper, in the same group, lives to tell. */
+static void interrupt_group(void *unused)
+{
+    brood_process *process;
+    int code = 0;
+
+    (void)unused;
+    signal(SIGINT, SIG_DFL);
+    child_check(setpgid(0, 0) == 0);
+    child_check(brood_process_start(hang, NULL, NULL, &process) == 0);
+    signal(SIGINT, SIG_IGN);
+    child_check(kill(0, SIGINT) == 0);
+    child_check(brood_process_join(process, brood_after_ms(WITHIN_MS)) == 0);
+    child_check(brood_process_exit_code(process, &code) == 0 && code == -SIGINT);
+    child_check(brood_process_destroy(process) == 0);
+}
+
+static void ctrl_c_is_its_own_business(void **unused)
+{
+    (void)unused;
+    in_child(interrupt_group, NULL);
+}
+
 static void join_keeps_its_deadline(void **unused)
 {
     brood_process *process = start(hang, NULL);
@@ -384,6 +407,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         clean_test(exit_codes_are_known),
         clean_test(it_is_ended_by_signals),
+        clean_test(ctrl_c_is_its_own_business),
         clean_test(join_keeps_its_deadline),
         clean_test(its_descriptor_tells_of_the_end),
         clean_test(it_has_a_pid_and_a_name),
