@@ -203,8 +203,10 @@ class ForkProcess(_real.ForkProcess):
 
     @staticmethod
     def _Popen(process_obj: Any) -> Any:
+        from . import _daemons
         from .popen_fork import Popen
 
+        _daemons.watch(process_obj)
         return Popen(process_obj)
 
     @classmethod
@@ -218,8 +220,10 @@ class SpawnProcess(_real.SpawnProcess):
 
     @staticmethod
     def _Popen(process_obj: Any) -> Any:
+        from . import _daemons
         from .popen_spawn_posix import Popen
 
+        _daemons.watch(process_obj)
         return Popen(process_obj)
 
     @staticmethod
@@ -232,8 +236,10 @@ class ForkServerProcess(_real.ForkServerProcess):
 
     @staticmethod
     def _Popen(process_obj: Any) -> Any:
+        from . import _daemons
         from .popen_forkserver import Popen
 
+        _daemons.watch(process_obj)
         return Popen(process_obj)
 
     @classmethod
