@@ -430,7 +430,7 @@ class Pool:
             self._feeder.when_done(self._core.close)
 
     def terminate(self) -> None:
-        """End the workers now, whatever they do.  What is not done raises PoolBroken."""
+        """End the workers now, whatever they do, within ``grace`` and a second.  What is not done raises PoolBroken."""
         self._state = TERMINATE
         self._core.terminate()
         self._terminate()

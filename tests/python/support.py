@@ -57,6 +57,20 @@ def until(condition, seconds=30):
         os.sched_yield()
 
 
+def alive_in_session(leader):
+    """The pids of its processes; who ended and is not waited for does not count."""
+    pids = []
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{entry}/stat", encoding="utf-8", errors="replace") as stat:
+                state, _, _, session = stat.read().rpartition(")")[2].split()[:4]
+        except OSError:
+            continue
+        if int(session) == leader and state != "Z":
+            pids.append(int(entry))
+    return pids
+
+
 def arena_blocks():
     """How many blocks of shared memory are in use."""
     return _core.arena_stats()["used_blocks"]

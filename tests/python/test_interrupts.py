@@ -12,6 +12,7 @@ import brood
 import pytest
 from brood import _worker
 from programs import METHODS, write
+from support import alive_in_session
 
 WITHIN = 30
 
@@ -111,20 +112,6 @@ class Terminal:
             assert time.monotonic() < end, left
             os.sched_yield()
         return status
-
-
-def alive_in_session(leader):
-    """The pids of its processes; who ended and is not waited for does not count."""
-    pids = []
-    for entry in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            with open(f"/proc/{entry}/stat", encoding="utf-8", errors="replace") as stat:
-                state, _, _, session = stat.read().rpartition(")")[2].split()[:4]
-        except OSError:
-            continue
-        if int(session) == leader and state != "Z":
-            pids.append(int(entry))
-    return pids
 
 
 def interrupt(folder, method, body, pause=0.0):
