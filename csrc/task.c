@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 
 /* Of the worker.  It has one thread that runs tasks; it gives the GIL away whenever it has none to run. */
@@ -281,6 +282,16 @@ static int reply_with_value(brood_task *task, PyObject *value)
     return error;
 }
 
+/* In a full arena there may be no room for the error either: its type has to do, in words. */
+static int fail_without_room(brood_task *task, PyObject *exception)
+{
+    char text[160];
+
+    snprintf(text, sizeof text, "%s, of which shared memory has no room to tell more",
+             exception != NULL ? Py_TYPE(exception)->tp_name : "an error");
+    return brood_task_fail(task, -ENOMEM, text);
+}
+
 /* helper(exception, position or None, value or None, task's index) → bytes: pool.py makes of the exception what travels. */
 static int reply_with_error(brood_task *task, PyObject *value, Py_ssize_t position)
 {
@@ -288,13 +299,17 @@ static int reply_with_error(brood_task *task, PyObject *value, Py_ssize_t positi
     PyObject *bytes =
         PyObject_CallFunction(worker.pool->state->pack_error, "OnOn", exception, position,
                               value != NULL ? value : Py_None, (Py_ssize_t)brood_task_index(task));
-    Py_XDECREF(exception);
     int error = bytes == NULL && PyErr_ExceptionMatches(PyExc_MemoryError) ? -ENOMEM : -EINVAL;
     if (bytes != NULL && PyBytes_Check(bytes))
         error = reply_with(task, TASK_ERROR, PyBytes_AS_STRING(bytes), (size_t)PyBytes_GET_SIZE(bytes));
+    if (error == -ENOMEM)
+        error = fail_without_room(task, exception);
+    else if (error < 0)
+        error = brood_task_fail(task, 1, "the error of the task cannot be told");
     Py_XDECREF(bytes);
+    Py_XDECREF(exception);
     PyErr_Clear();
-    return error < 0 ? brood_task_fail(task, -error, "the error of the task cannot be told") : 0;
+    return error;
 }
 
 static void flush_output(void)

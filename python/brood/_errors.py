@@ -204,9 +204,10 @@ def unpack(
         return _from_where(TaskTimeout(_told(first, size, text or "")), pid, stack_of)
     if kind == _CANCELLED:
         return _from_where(CancelledError(_told(first, size, text) if text else _NOT_BEGUN), pid, stack_of)
-    if kind == _ERROR:  # the task's own did not fit into the arena
-        told = _told(first, size, text or "")
-        return MemoryError(told) if code == errno.ENOMEM else TaskError("Exception", told)
+    if kind == _ERROR and code == -errno.ENOMEM:
+        return MemoryError(_told(first, size, f": {text}"))
+    if kind == _ERROR:
+        return TaskError("Exception", _told(first, size, f": {text}"))
     return PoolBroken(text or "the pool ended before the task was done")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from . import _arena, _core, _interrupts, _std
+from . import _arena, _core, _descriptors, _interrupts, _std
 from ._std import TYPE_CHECKING
 from ._install import install
 
@@ -26,6 +26,8 @@ else:
     _real = _std.load("forkserver")
 
 __all__ = list(_real.__all__)
+
+_NEEDS = 6  # a socket, two pipes; in pairs
 
 
 class _Preload(list):  # type: ignore[type-arg]
@@ -49,6 +51,12 @@ class ForkServer(_real.ForkServer):
         """Start the server unless there is one; it never sees Ctrl-C, not even while it starts."""
         with _interrupts.held_back():
             super().ensure_running()
+
+    def connect_to_new_process(self, fds: Any) -> tuple[int, int]:
+        """Ask the server for a process; not without the descriptors that it is to be sent."""
+        self.ensure_running()
+        _descriptors.expect_room(_NEEDS)
+        return super().connect_to_new_process(fds)
 
     @property
     def _preload_modules(self) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import _arena, _core, _random, _std
+from . import _arena, _core, _descriptors, _random, _std
 from ._std import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,6 +13,8 @@ else:
     _real = _std.load("popen_fork")
 
 __all__ = ["Popen"]
+
+_NEEDS = 4  # two pipes
 
 
 class _Leaving:
@@ -33,6 +35,7 @@ class Popen(_real.Popen):
 
     def _launch(self, process_obj: Any) -> None:
         _arena.ensure()
+        _descriptors.expect_room(_NEEDS)
         super()._launch(_Leaving(process_obj))  # type: ignore[misc]
 
 

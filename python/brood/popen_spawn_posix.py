@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from . import _std, resource_tracker, spawn, util
+from . import _descriptors, _std, resource_tracker, spawn, util
 from ._std import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,6 +14,8 @@ else:
     _real = _std.load("popen_spawn_posix")
 
 __all__ = ["Popen"]
+
+_NEEDS = 6  # two pipes, and one that tells of a failure to exec
 
 
 class Popen(_real.Popen):
@@ -28,6 +30,7 @@ class Popen(_real.Popen):
         tracker_fd = resource_tracker.getfd()
         self._fds.append(tracker_fd)
         message = spawn.pickled(self, process_obj)
+        _descriptors.expect_room(_NEEDS)
         # Each process reads one pipe and keeps the other's writing end: it sees its counterpart's end there.
         self.sentinel, child_alive = os.pipe()
         child_reads, parent_writes = os.pipe()

@@ -18,7 +18,7 @@ import time
 from common import FAULTS, TALLIES, Books, empty_within, pause, session, signalled
 
 HERE = pathlib.Path(__file__).resolve().parent
-PARTS = ("pools", "queues", "locks")
+PARTS = ("pools", "queues", "locks", "room")
 GONE_WITHIN = 3  # seconds; promised is one, of a machine that is not overloaded
 HANGS_AFTER = 90
 COMPLAINTS_MOST = 12

@@ -87,6 +87,7 @@ class Play:
         self.number = 0
         self.workers = random.randint(1, 4)
         self.kills_supervisors = random.random() < 0.5
+        self.limits = tasks.LIMITS if random.random() < 0.35 else {}
         self.is_armed = False
         self.calls = 0
 
@@ -100,9 +101,9 @@ class Play:
         """Mostly work."""
         kind = self.random.random()
         if kind < 0.04 and "deadly" in kinds:
-            return self.random.choice(list(tasks.DEADLY))
+            return self.random.choice(list(tasks.DEADLY_ANYWHERE)) if kind < 0.0395 or not self.limits else "limit-cpu"
         if 0.04 <= kind < 0.07 and "failing" in kinds:
-            return self.random.choice(list(tasks.FAILING))
+            return self.random.choice(list(tasks.FAILING if self.limits else tasks.FAILING_ANYWHERE))
         many = 5 if "failing" in kinds else 4
         return self.random.choices(tasks.HARMLESS[:many], [20, 10, 2, 1, 1][:many])[0]
 
@@ -274,7 +275,7 @@ class Play:
     def run(self):
         signal.signal(signal.SIGINT, self.interrupted)
         self.pool = self.context.Pool(self.workers, maxtasksperchild=self.random.choice([None, None, 10]),
-                                      grace=0.03)
+                                      grace=0.03, **self.limits)
         self.look_for_files()
         killer = Killer(self)
         killer.start()

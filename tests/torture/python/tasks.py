@@ -14,9 +14,13 @@ PIDS = 1 << 16
 EXIT_CODE = 5
 
 HARMLESS = ("work", "spin", "nap", "big", "fail")
-FAILING = {"sys-exit": SystemExit, "interrupt": KeyboardInterrupt, "no-memory": MemoryError,
-           "no-pickle": mp.pool.MaybeEncodingError, "no-unpickle": Exception}
-DEADLY = {"crash-kill": signal.SIGKILL, "crash-fault": signal.SIGSEGV, "crash-abort": signal.SIGABRT, "crash-exit": 0}
+LIMITS = {"max_memory_per_worker": 64 << 20, "max_open_files": 64, "max_cpu_seconds": 1}  # of limited pools
+FAILING_AT_LIMITS = {"limit-memory": MemoryError, "limit-files": OSError}
+FAILING_ANYWHERE = {"sys-exit": SystemExit, "interrupt": KeyboardInterrupt, "no-memory": MemoryError,
+                    "no-pickle": mp.pool.MaybeEncodingError, "no-unpickle": Exception}
+FAILING = FAILING_ANYWHERE | FAILING_AT_LIMITS
+DEADLY_ANYWHERE = {"crash-kill": signal.SIGKILL, "crash-fault": signal.SIGSEGV, "crash-abort": signal.SIGABRT, "crash-exit": 0}
+DEADLY = DEADLY_ANYWHERE | {"limit-cpu": signal.SIGXCPU}
 
 _books = None
 
@@ -57,7 +61,16 @@ def _take_memory():
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
+def _open_files():
+    files = []
+    while len(files) < 2 * LIMITS["max_open_files"]:
+        files.append(open(os.devnull, encoding="utf-8"))
+    return files
+
+
 def _crash(errand):
+    while errand == "limit-cpu":
+        pass
     if errand == "crash-kill":
         signal.raise_signal(signal.SIGKILL)
     elif errand == "crash-fault":
@@ -76,6 +89,10 @@ def _fail(number, errand):
         raise KeyboardInterrupt(number)
     if errand == "no-memory":
         _take_memory()
+    if errand == "limit-memory":
+        bytearray(2 * LIMITS["max_memory_per_worker"])
+    if errand == "limit-files":
+        _open_files()
     raise Awkward(number, errand)
 
 
@@ -135,6 +152,8 @@ class Judge:
             expect(isinstance(error, ValueError) and str(error) == f"no {number}", f"{task} raised {error!r}")
         elif errand in FAILING:
             expect(isinstance(error, FAILING[errand]), f"{task} raised {error!r}")
+            is_named = any("the limit of the pool is" in note for note in getattr(error, "__notes__", ()))
+            expect(is_named or errand not in FAILING_AT_LIMITS, f"{task}: the limit is not named: {error!r}")
             self.noted.note(errand)
         else:
             complain(f"{task} raised {type(error).__name__}: {error}")
@@ -144,6 +163,7 @@ class Judge:
         told = [errand for number, errand in tasks if errand in DEADLY]
         if error.signal in [DEADLY[errand] for errand in told if errand != "crash-exit"]:
             self.noted.note(next(errand for errand in told if DEADLY[errand] == error.signal))
+            expect(error.signal != signal.SIGXCPU or error.cause == "cpu", f"{tasks[:3]}: the cause is {error.cause}")
         elif "crash-exit" in told and error.exit_code == EXIT_CODE:
             self.noted.note("crash-exit")
         else:
