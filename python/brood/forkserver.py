@@ -47,6 +47,8 @@ class _Preload(list):  # type: ignore[type-arg]
 class ForkServer(_real.ForkServer):
     """The standard library's, whose server has brood's arena before it preloads anything."""
 
+    _forkserver_pid: int | None
+
     def ensure_running(self) -> None:
         """Start the server unless there is one; it never sees Ctrl-C, not even while it starts."""
         with _interrupts.held_back():
@@ -56,7 +58,16 @@ class ForkServer(_real.ForkServer):
         """Ask the server for a process; not without the descriptors that it is to be sent."""
         self.ensure_running()
         _descriptors.expect_room(_NEEDS)
-        return super().connect_to_new_process(fds)
+        try:
+            return super().connect_to_new_process(fds)
+        except ConnectionRefusedError:
+            self._await_end()
+            return super().connect_to_new_process(fds)
+
+    def _await_end(self) -> None:
+        """A server that could not fork is on its way out; the next one may be started once it is gone."""
+        if self._forkserver_pid is not None:
+            os.waitid(os.P_PID, self._forkserver_pid, os.WEXITED | os.WNOWAIT)
 
     @property
     def _preload_modules(self) -> list[str]:

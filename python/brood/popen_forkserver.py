@@ -2,6 +2,7 @@
 """Starts a process by asking the fork server, which has the arena; the child is handed it as well."""
 from __future__ import annotations
 
+import errno
 import os
 from typing import Any
 
@@ -31,7 +32,10 @@ class Popen(_real.Popen):
         self.finalizer = util.Finalize(self, util.close_fds, (os.dup(writes), self.sentinel))
         with open(writes, "wb") as pipe:
             pipe.write(message)
-        self.pid = forkserver.read_signed(self.sentinel)
+        try:
+            self.pid = forkserver.read_signed(self.sentinel)
+        except EOFError:
+            raise BlockingIOError(errno.EAGAIN, "the fork server ended before it had made the process") from None
 
 
 _std.mirror(globals())
