@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Running out: of descriptors, processes, the arena's bound, file size, /dev/shm.  Each is the documented errno at the call, leaks nothing, and goes by
+ * Running out: of descriptors, processes, the arena's bound, file size; and a /dev/shm that is full or not there.  Each is the documented errno at the call, leaks nothing, and goes by
  * when there is room again.  Every test runs in a child that has an arena of its own.
  */
 #include "testing.h"
@@ -340,29 +340,80 @@ static void file_size_may_be_limited(void **unused)
 
 /* --- /dev/shm --- */
 
-/* As in a container with a small one: writing to pages that a file there does not get is a SIGBUS.  The arena has no file. */
-static void use_arena_beside_small_shm(void *unused)
-{
-    void *memory = NULL;
+enum shm { SHM_TINY, SHM_FULL, SHM_MISSING };
 
-    (void)unused;
-    if (unshare(CLONE_NEWNS) != 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 ||
-        mount("none", "/dev/shm", "tmpfs", 0, "size=64k") != 0)
-        _exit(77);
-    child_check(brood_arena_create(NULL) == 0);
-    child_check(brood_alloc(BOUND, &memory) == 0);
-    memset(memory, 1, BOUND);
-    child_check(brood_free(memory) == 0);
-    use_process();
+/* One of this process's own; 0 where that is not permitted. */
+static int mount_shm(enum shm how)
+{
+    if (unshare(CLONE_NEWNS) != 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0)
+        return 0;
+    return how == SHM_MISSING ? mount("none", "/dev", "tmpfs", 0, "size=64k") == 0
+                              : mount("none", "/dev/shm", "tmpfs", 0, "size=64k") == 0;
 }
 
-static void dev_shm_may_be_small(void **unused)
+static void fill_shm(void)
+{
+    static const char page[4096];
+    int file = open("/dev/shm/filler", O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+
+    child_check(file >= 0);
+    while (write(file, page, sizeof page) > 0) {
+    }
+    child_check(errno == ENOSPC);
+    close(file);
+}
+
+static void use_queue(void)
+{
+    static char message[BOUND], got[BOUND];
+    brood_queue *queue;
+    size_t bytes;
+
+    memset(message, 7, sizeof message);
+    child_check(brood_queue_create(NULL, &queue) == 0);
+    child_check(brood_queue_put(queue, message, sizeof message, BROOD_NOW) == 0);
+    child_check(brood_queue_get(queue, got, sizeof got, &bytes, BROOD_NOW) == 0 && bytes == sizeof got);
+    child_check(memcmp(message, got, sizeof got) == 0);
+    child_check(brood_queue_destroy(queue) == 0);
+}
+
+static void use_memory(void)
+{
+    void *memory;
+
+    child_check(brood_alloc(10 * BOUND, &memory) == 0);
+    memset(memory, 1, 10 * BOUND);
+    child_check(brood_free(memory) == 0);
+}
+
+static void do_without_shm(void *how)
+{
+    enum shm kind = *(enum shm *)how;
+    brood_pool *pool;
+
+    if (!mount_shm(kind))
+        _exit(77);
+    if (kind == SHM_FULL)
+        fill_shm();
+    child_check((access("/dev/shm", F_OK) != 0) == (kind == SHM_MISSING));
+    child_check(brood_pool_create(BROOD_POOL_OPTIONS(.workers = 2), &pool) == 0);
+    use_pool(pool);
+    use_queue();
+    use_memory();
+    use_process();
+    child_check(brood_pool_destroy(pool) == 0);
+    child_check(kind == SHM_MISSING || count_entries("/dev/shm") == (kind == SHM_FULL));
+}
+
+static void dev_shm_is_not_needed(void **unused)
 {
     (void)unused;
-    int status = status_of(start_child(use_arena_beside_small_shm, NULL));
-    if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
-        skip_because("no mounts of its own for this user");
-    assert_int_equal(status, 0);
+    for (enum shm how = SHM_TINY; how <= SHM_MISSING; how++) {
+        int status = status_of(start_child(do_without_shm, &how));
+        if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
+            skip_because("no mounts of its own for this user");
+        assert_int_equal(status, 0);
+    }
 }
 
 /* --- many short lives --- */
@@ -403,9 +454,12 @@ static void the_roster_does_not_fill_with_the_dead(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(descriptors_may_run_out), cmocka_unit_test(processes_may_run_out),
-        cmocka_unit_test(the_arena_has_a_bound),   cmocka_unit_test(file_size_may_be_limited),
-        cmocka_unit_test(dev_shm_may_be_small),    cmocka_unit_test(the_roster_does_not_fill_with_the_dead),
+        cmocka_unit_test(descriptors_may_run_out),
+        cmocka_unit_test(processes_may_run_out),
+        cmocka_unit_test(the_arena_has_a_bound),
+        cmocka_unit_test(file_size_may_be_limited),
+        cmocka_unit_test(dev_shm_is_not_needed),
+        cmocka_unit_test(the_roster_does_not_fill_with_the_dead),
     };
 
     prepare_tests();

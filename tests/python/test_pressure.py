@@ -11,7 +11,7 @@ import sys
 import pytest
 from programs import METHODS, write
 
-WITHIN = 120
+WITHIN = 300
 NOT_PERMITTED = 77
 
 HEAD = """
@@ -205,7 +205,7 @@ DESCRIPTORS = """
                 process.join()
             except OSError as error:
                 assert error.errno == errno.EMFILE, error
-            process = None
+            process = pool = None
             limit(resource.RLIMIT_NOFILE, 1024)
             gc.collect()
         assert worked > 0
@@ -269,16 +269,12 @@ PROCESSES = """
             process.join()
         except OSError as error:
             assert error.errno == errno.EAGAIN, error
-        except EOFError:
-            pass  # the fork server could not fork
         try:
             with context.Pool(3) as pool:
                 assert pool.map(square, range(5)) == [0, 1, 4, 9, 16]
                 return 1
         except OSError as error:
             assert error.errno == errno.EAGAIN, error
-        except EOFError:
-            pass
         except brood.PoolBroken as error:
             assert "cannot be started" in str(error) or "before it began" in str(error), error
         return -1
@@ -288,7 +284,7 @@ PROCESSES = """
         try:
             use_all(context)
             ends = []
-            for spare in range(9):
+            for spare in (0, 1, 2, 4, 8):
                 group.bound(group.now() + spare)
                 ends.append(try_all(context))
                 group.bound("max")
