@@ -21,7 +21,7 @@ from brood import WorkerDied, _core
 from brood.pool import PoolBroken
 
 from programs import run_program
-from support import needs_silence
+from support import needs_silence, until
 
 METHODS = ["fork", "spawn", "forkserver"]
 WITHIN = 30
@@ -107,13 +107,33 @@ def test_results_tell_how_far_they_are(pool):
     assert waiting.get() is True  # again
 
 
+def kill_supervisor(pool):
+    """The parent of the workers."""
+    with open(f"/proc/{pool._pool[0].pid}/stat", encoding="utf-8") as stat:
+        os.kill(int(stat.read().rpartition(")")[2].split()[1]), signal.SIGKILL)
+
+
+def test_polling_tells_that_the_supervisor_was_killed(method):
+    """Nobody waits in the core then."""
+    with mp.get_context(method).Pool(1) as pool:
+        gate = mp.Event()
+        results = [pool.apply_async(gate.wait) for _ in range(3)]
+        kill_supervisor(pool)
+        gate.set()
+        until(lambda: all(result.ready() for result in results), WITHIN)
+        for result in results:
+            try:
+                assert result.get() is True
+            except WorkerDied:
+                pass
+
+
 def test_callbacks_are_called_when_the_supervisor_was_killed(method):
     """Only the thread that calls them waits in the core then."""
     with mp.get_context(method).Pool(1) as pool:
         gate, calls = mp.Event(), []
         results = [pool.apply_async(gate.wait, callback=calls.append, error_callback=calls.append) for _ in range(3)]
-        with open(f"/proc/{pool._pool[0].pid}/stat", encoding="utf-8") as stat:
-            os.kill(int(stat.read().rpartition(")")[2].split()[1]), signal.SIGKILL)
+        kill_supervisor(pool)
         gate.set()
         for result in results:
             result.wait(WITHIN)
