@@ -320,12 +320,9 @@ static void workers_have_deaf_children(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        clean_test(workers_are_deaf),
-        clean_test(workers_are_busy),
-        clean_test(workers_read_a_pipe),
-        clean_test(workers_wait_for_a_files_lock),
-        clean_test(workers_wait_in_vfork),
-        clean_test(workers_are_stopped),
+        clean_test(workers_are_deaf),           clean_test(workers_are_busy),
+        clean_test(workers_read_a_pipe),        clean_test(workers_wait_for_a_files_lock),
+        clean_test(workers_wait_in_vfork),      clean_test(workers_are_stopped),
         clean_test(workers_have_deaf_children),
     };
 

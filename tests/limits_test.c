@@ -454,12 +454,9 @@ static void the_roster_does_not_fill_with_the_dead(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(descriptors_may_run_out),
-        cmocka_unit_test(processes_may_run_out),
-        cmocka_unit_test(the_arena_has_a_bound),
-        cmocka_unit_test(file_size_may_be_limited),
-        cmocka_unit_test(dev_shm_is_not_needed),
-        cmocka_unit_test(the_roster_does_not_fill_with_the_dead),
+        cmocka_unit_test(descriptors_may_run_out), cmocka_unit_test(processes_may_run_out),
+        cmocka_unit_test(the_arena_has_a_bound),   cmocka_unit_test(file_size_may_be_limited),
+        cmocka_unit_test(dev_shm_is_not_needed),   cmocka_unit_test(the_roster_does_not_fill_with_the_dead),
     };
 
     prepare_tests();
