@@ -226,17 +226,14 @@ PROCESSES = """
     GROUPS = (("/sys/fs/cgroup/pids", "pids.max"), ("/sys/fs/cgroup", "pids.max"))
 
     class Group:
-        '''A control group with a bound of processes, which this one enters.'''
+        '''A control group with a bound of processes; the child that its maker forks is to enter it.'''
 
         def __init__(self):
             for root, self.file in GROUPS:
                 self.path = f"{root}/brood-test-{os.getpid()}"
                 try:
                     os.mkdir(self.path)
-                    self.bound("max")
-                    self.write("cgroup.procs", os.getpid())
-                    self.root = root
-                    return
+                    return self.bound("max")
                 except OSError as error:
                     why = error
             not_permitted(f"a control group with a bound of processes: {why}")
@@ -252,15 +249,15 @@ PROCESSES = """
             with open(f"{self.path}/pids.current") as file:
                 return int(file.read())
 
-        def leave(self):
-            with open(f"{self.root}/cgroup.procs", "w") as file:
-                file.write(str(os.getpid()))
+        def remove(self):
+            '''Once all are gone: the child's fork server ends after it.'''
             end = time.monotonic() + 60
             while time.monotonic() < end:
                 try:
                     return os.rmdir(self.path)
-                except OSError:  # somebody is still on the way out
+                except OSError:
                     os.sched_yield()
+            raise AssertionError(f"{self.now()} processes are left")
 
     def try_all(context):
         '''1: a pool worked, -1: it was refused.'''
@@ -280,20 +277,26 @@ PROCESSES = """
             assert "cannot be started" in str(error) or "before it began" in str(error), error
         return -1
 
-    if __name__ == "__main__":
-        context, group = brood.get_context(sys.argv[1]), Group()
-        try:
-            use_all(context)
-            ends = []
-            for spare in (0, 1, 2, 4, 8):
-                group.bound(group.now() + spare)
-                ends.append(try_all(context))
-                group.bound("max")
-            assert -1 in ends and 1 in ends, ends
-            use_all(context)
-        finally:
+    def play(context, group):
+        group.write("cgroup.procs", os.getpid())
+        use_all(context)
+        ends = []
+        for spare in (0, 1, 2, 4, 8):
+            group.bound(group.now() + spare)
+            ends.append(try_all(context))
             group.bound("max")
-            group.leave()
+        assert -1 in ends and 1 in ends, ends
+        use_all(context)
+
+    if __name__ == "__main__":
+        group = Group()
+        pid = os.fork()
+        if pid == 0:
+            play(brood.get_context(sys.argv[1]), group)
+            sys.exit(0)
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        group.remove()
+        sys.exit(status)
     """
 
 
