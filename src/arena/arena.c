@@ -145,7 +145,7 @@ static int fill_window(const struct layout *layout)
     header->max_bytes = layout->max_bytes;
     header->table_at = layout->table_at;
     header->pages_at = layout->pages_at;
-    header->memfd_inode = status.st_ino;
+    header->memfd_inode = the_arena.memfd_inode = status.st_ino;
     header->cpus = (uint32_t)brood_cpu_count();
     header->magic = MAGIC;
     return 0;
@@ -154,8 +154,10 @@ static int fill_window(const struct layout *layout)
 /* What is used of the header from now on as this process's own. */
 static void note_layout(const struct layout *layout)
 {
-    the_arena.pages_at = layout->pages_at;
+    the_arena.window_bytes = layout->window_bytes;
     the_arena.max_bytes = layout->max_bytes;
+    the_arena.table_at = layout->table_at;
+    the_arena.pages_at = layout->pages_at;
     bri_store_relaxed(&the_arena.seen_bytes, UINT64_C(0));
 }
 
@@ -197,6 +199,7 @@ static int map_of_ticket(const brood_arena_ticket *ticket)
     if (fstat(the_arena.memfd, &status) != 0 || (uint64_t)status.st_size < sizeof(struct bri_header_shm) ||
         fcntl(the_arena.memfd, F_GET_SEALS) < 0 || !(fcntl(the_arena.memfd, F_GET_SEALS) & F_SEAL_SHRINK))
         return bri_fail(EINVAL, "ticket->fd is no arena's descriptor");
+    the_arena.memfd_inode = status.st_ino;
     void *place = (void *)(uintptr_t)ticket->base; /* NOLINT(performance-no-int-to-ptr) */
     void *base = mmap(place, ticket->window_bytes, PROT_READ | PROT_WRITE,
                       MAP_SHARED | MAP_NORESERVE | MAP_FIXED_NOREPLACE, the_arena.memfd, 0);
@@ -294,15 +297,38 @@ int bri_arena_holds(const void *memory, size_t bytes)
     return arena != NULL && bri_at_checked((uintptr_t)memory - (uintptr_t)arena->base, bytes, 1) != NULL;
 }
 
-void *bri_at_unseen(bri_offset offset, uint64_t bytes)
+/* What the kernel says; all that there can ever be when it cannot be asked, as the host has closed the descriptor. */
+static uint64_t pages_of_file(const struct bri_arena *arena)
+{
+    struct stat status;
+
+    if (fstat(arena->memfd, &status) != 0 || status.st_ino != arena->memfd_inode ||
+        (uint64_t)status.st_size < arena->pages_at)
+        return arena->max_bytes / BRI_PAGE_BYTES;
+    return ((uint64_t)status.st_size - arena->pages_at) / BRI_PAGE_BYTES;
+}
+
+/* The kernel is asked once for each time that the file has grown. */
+uint64_t bri_arena_grown(void)
 {
     struct bri_arena *arena = bri_arena_current;
-    uint64_t at = offset - arena->pages_at, grown = bri_load_acquire(&arena->header->grown);
-    uint64_t seen = grown < arena->max_bytes / BRI_PAGE_BYTES ? grown * BRI_PAGE_BYTES : arena->max_bytes;
+    uint64_t grown = bri_load_acquire(&arena->header->grown);
+    uint64_t seen = bri_load_relaxed(&arena->seen_bytes) / BRI_PAGE_BYTES;
 
-    if (seen > bri_load_relaxed(&arena->seen_bytes))
-        bri_store_relaxed(&arena->seen_bytes, seen);
-    return at < seen && bytes <= seen - at ? arena->base + offset : NULL;
+    if (grown <= seen)
+        return grown;
+    uint64_t there = pages_of_file(arena);
+    if (grown > there)
+        grown = there;
+    bri_store_relaxed(&arena->seen_bytes, grown * BRI_PAGE_BYTES);
+    return grown;
+}
+
+void *bri_at_unseen(bri_offset offset, uint64_t bytes)
+{
+    uint64_t at = offset - bri_arena_current->pages_at, seen = bri_arena_grown() * BRI_PAGE_BYTES;
+
+    return at < seen && bytes <= seen - at ? bri_arena_current->base + offset : NULL;
 }
 
 int brood_arena_create(const brood_arena_options *options)
@@ -328,7 +354,7 @@ int brood_arena_ticket_get(brood_arena_ticket *ret_ticket)
         return error;
     ret_ticket->fd = the_arena.memfd;
     ret_ticket->base = (uint64_t)(uintptr_t)the_arena.base;
-    ret_ticket->window_bytes = the_arena.header->window_bytes;
+    ret_ticket->window_bytes = the_arena.window_bytes;
     return 0;
 }
 
@@ -345,7 +371,7 @@ int brood_arena_attach(const brood_arena_ticket *ticket)
 
 static int others_are_there(void)
 {
-    uint32_t high = bri_load_acquire(&the_arena.header->slots_high);
+    uint32_t high = bri_slots_high();
 
     for (uint32_t slot = 0; slot < high; slot++) {
         enum bri_slot_state state;
@@ -368,7 +394,7 @@ int brood_arena_destroy(void)
     struct bri_identity *identity = bri_load_acquire(&bri_identity);
     bri_arena_current = NULL;
     bri_store_release(&bri_identity, &nobody);
-    munmap(the_arena.base, the_arena.header->window_bytes);
+    munmap(the_arena.base, the_arena.window_bytes);
     close(the_arena.memfd);
     drop_identity(identity);
     return 0;

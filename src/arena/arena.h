@@ -35,8 +35,16 @@
  * walked with a bound, since damage may close them to a ring.
  * right:  at = bri_load_acquire(&list); node = bri_at_checked(at, sizeof *node, 64)      wrong:  bri_at_checked(list, …); bri_at(list)
  *
- * Not checked, and why: the header, the roster, the page table and the tags of blocks, without which nothing can be told from
- * anything, and the owner words of mutexes, as a name that lives and does not hold it makes all wait.
+ * What everything else is told by is not believed either, as far as it could lead out of the arena, round in a ring or nowhere:
+ *   layout          each process has its own copy, from when it came
+ *   grown           the kernel is asked how long the file is, once for each time that it has grown
+ *   slots_high      never more than there are slots.   A claim whose maker is a claim, and a LIVE slot without a pid, count as ended
+ *   page words      a run has a page at least, and ends where the pages end
+ *   free lists      what is taken is a free block of the class by its page's word and its tag; else the list is made anew from the tags
+ *   tags            what a block's kind says is looked at only in a block that has room for it
+ *   mutexes         an owner that is no name of anybody, alive or not yet passed on, holds nothing: who wants the mutex takes it
+ * So damage there costs what was in the arena, and not the process that looks.  Nothing helps against a name that lives: a mutex that carries it
+ * makes all wait who want it, and a slot that is said to be dead loses what it held.
  */
 #ifndef BRI_ARENA_H
 #define BRI_ARENA_H
@@ -132,8 +140,9 @@ struct bri_arena {
     char *base;                    /* of the window; the same in all processes of the arena */
     struct bri_header_shm *header; /* == base */
     int memfd;
-    uint64_t pages_at, max_bytes; /* the header's, as they were when this process came to the arena */
-    _Atomic uint64_t seen_bytes;  /* of pages that the file is known to have; only grows */
+    uint64_t window_bytes, max_bytes, table_at, pages_at,
+        memfd_inode;             /* the header's, as they were when this process came to the arena */
+    _Atomic uint64_t seen_bytes; /* of pages that the file is known to have; only grows */
 };
 
 /* The arena of this process; NULL before it is made. */
@@ -167,6 +176,17 @@ int bri_arena_holds(const void *memory, size_t bytes);
 static inline void *bri_at(bri_offset offset)
 {
     return offset == 0 ? NULL : bri_arena_current->base + offset;
+}
+
+/* How many pages there are: `grown`, but never more than the file has. */
+uint64_t bri_arena_grown(void);
+
+/* Walks of the roster stop here. */
+static inline uint32_t bri_slots_high(void)
+{
+    uint32_t high = bri_load_acquire(&bri_arena_current->header->slots_high);
+
+    return high < BRI_SLOTS ? high : BRI_SLOTS;
 }
 
 /* The slow half: the file may have grown since. */

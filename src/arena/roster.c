@@ -205,11 +205,12 @@ int bri_roster_bury(bri_name name, uint32_t end)
     return 0;
 }
 
-/* A claim whose process is not there yet stands and falls with its maker. */
-int bri_roster_has_ended(bri_name name)
+/* The kernel is asked.  `maker`: of a claim whose process is not there yet, on which it stands and falls; else 0. */
+static int has_ended(bri_name name, bri_name *ret_maker)
 {
     uint64_t word;
 
+    *ret_maker = 0;
     if (!bri_is_alive(name) || name == bri_self())
         return name != bri_self();
     uint32_t pid = bri_roster_pid_of(name);
@@ -217,8 +218,17 @@ int bri_roster_has_ended(bri_name name)
     if (!shows(name, &word) || state_of(word) == BRI_SLOT_DEAD)
         return 1;
     if (state_of(word) == BRI_SLOT_CLAIMED && pid == 0)
-        return upper_of(word) != bri_self() && bri_roster_has_ended(upper_of(word));
-    return bri_process_has_ended((pid_t)pid, start_time);
+        *ret_maker = upper_of(word);
+    return pid == 0 || bri_process_has_ended((pid_t)pid, start_time);
+}
+
+/* A maker has entered long ago: if its word says that it is a claim, too, it is damaged, and counts as ended. */
+int bri_roster_has_ended(bri_name name)
+{
+    bri_name maker, none;
+    int ended = has_ended(name, &maker);
+
+    return maker == 0 ? ended : has_ended(maker, &none);
 }
 
 /* The word first: the field is this holder's once that shows LIVE. */

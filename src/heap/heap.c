@@ -39,6 +39,11 @@ bri_give_up *_Atomic bri_heap_give_up;
 static const uint32_t class_bytes[SIZES] = {128,  192,  256,  384,  512,  768,   1024,  1536,
                                             2048, 3072, 4096, 6144, 8192, 12288, 16384, 32768};
 
+static uint64_t page_of(const void *memory)
+{
+    return (bri_offset_of(memory) - bri_arena_current->pages_at) / BRI_PAGE_BYTES;
+}
+
 static uint32_t bytes_of(unsigned class)
 {
     return class_bytes[class % SIZES];
@@ -97,6 +102,37 @@ static int refill(unsigned class)
     return error;
 }
 
+static void rebuild_list(unsigned class);
+
+/* Of the list, which is not empty; NULL: what it leads to is no free block of the class. */
+static struct bri_block_shm *first_of(unsigned class)
+{
+    bri_offset at = bri_load_relaxed(&bri_arena_current->header->classes[class].free);
+    struct bri_block_shm *block = bri_at_checked(at, sizeof *block, BRI_CACHE_LINE);
+    uint32_t inside = (uint32_t)(at % BRI_PAGE_BYTES);
+
+    if (block == NULL)
+        return NULL;
+    uint64_t word = bri_load_relaxed(bri_page_word(page_of(block)));
+    int is_of_class = bri_page_state_of(word) == BRI_PAGE_SLAB && bri_page_class_of(word) == class &&
+                      inside % bytes_of(class) == 0 && inside + bytes_of(class) <= BRI_PAGE_BYTES;
+    return is_of_class && !bri_tag_is_used(bri_load_relaxed(&block->tag)) ? block : NULL;
+}
+
+/* The list is damaged: it is made anew from what it is derived from. */
+static __attribute__((noinline)) int mend_list(unsigned class, struct bri_block_shm **ret_block)
+{
+    bri_check(3, 0);
+    rebuild_list(class);
+    if (bri_load_relaxed(&bri_arena_current->header->classes[class].free) == 0 && refill(class) < 0)
+        return -ENOMEM;
+    *ret_block = first_of(class);
+    return *ret_block != NULL
+               ? 0
+               : bri_fail(ENOMEM, "the arena's lists of free blocks are damaged: some process has "
+                                  "written into its shared memory");
+}
+
 static int take_small(unsigned class, uint64_t tag, uint64_t bytes, struct bri_block_shm **ret_block)
 {
     struct bri_header_shm *header = bri_arena_current->header;
@@ -105,9 +141,10 @@ static int take_small(unsigned class, uint64_t tag, uint64_t bytes, struct bri_b
     bri_mutex_lock(&header->classes[class].lock);
     if (bri_load_relaxed(&header->classes[class].free) == 0)
         error = refill(class);
+    struct bri_block_shm *block = error == 0 ? first_of(class) : NULL;
+    if (error == 0 && block == NULL)
+        error = mend_list(class, &block);
     if (error == 0) {
-        struct bri_block_shm *block = bri_at(bri_load_relaxed(&header->classes[class].free));
-        bri_check(1, !bri_tag_is_used(bri_load_relaxed(&block->tag)));
         bri_store_relaxed(&header->classes[class].free, bri_load_relaxed(&block->link)); /* A1 */
         for (int i = 0; i < 3; i++)
             bri_store_relaxed(&block->aux[i], UINT64_C(0));
@@ -168,7 +205,7 @@ static int take_block(enum bri_kind kind, uint64_t bytes, bri_name owner, struct
 {
     int error = try_block(kind, bytes, owner, ret_block, ret_is_fresh);
 
-    if (error != -ENOMEM || bytes > bri_arena_current->header->max_bytes)
+    if (error != -ENOMEM || bytes > bri_arena_current->max_bytes)
         return error;
     bri_heap_reclaim();
     return try_block(kind, bytes, owner, ret_block, ret_is_fresh);
@@ -199,11 +236,7 @@ int bri_heap_alloc_zeroed(enum bri_kind kind, uint64_t bytes, bri_name owner, vo
     return 0;
 }
 
-static uint64_t page_of(const void *memory)
-{
-    return (bri_offset_of(memory) - bri_arena_current->header->pages_at) / BRI_PAGE_BYTES;
-}
-
+/* Where the page table or the tag says that there is no such block, nothing is done: damage. */
 void bri_heap_free(void *payload)
 {
     struct bri_block_shm *block = bri_block_of(payload);
@@ -211,17 +244,22 @@ void bri_heap_free(void *payload)
     uint64_t word = bri_load_acquire(bri_page_word(page));
     unsigned class = bri_page_class_of(word);
 
-    bri_check(1, bri_tag_is_used(bri_load_relaxed(&block->tag)));
-    if (bri_page_state_of(word) == BRI_PAGE_RUN) {
+    bri_check(3, bri_tag_is_used(bri_load_relaxed(&block->tag)));
+    if (bri_page_state_of(word) == BRI_PAGE_RUN && bri_page_at(page) == (char *)block) {
         bri_pages_give(page);
         return;
     }
+    if (bri_page_state_of(word) != BRI_PAGE_SLAB || class >= CLASSES_USED)
+        return;
     struct bri_mutex_shm *lock = &bri_arena_current->header->classes[class].lock;
     bri_mutex_lock(lock);
-    bri_check(1, bri_tag_is_used(bri_load_relaxed(&block->tag)));
-    bri_store_release(&block->tag, UINT64_C(0)); /* F1 */
-    bri_fault("heap.free.unlisted");
-    put_on_list(class, block); /* F2 */
+    int is_used = bri_tag_is_used(bri_load_relaxed(&block->tag));
+    bri_check(3, is_used);
+    if (is_used) {
+        bri_store_release(&block->tag, UINT64_C(0)); /* F1 */
+        bri_fault("heap.free.unlisted");
+        put_on_list(class, block); /* F2 */
+    }
     bri_mutex_unlock(lock);
 }
 
@@ -289,7 +327,7 @@ static void walk_slab(const struct walk *walk)
 void bri_heap_walk(bri_visit *visit, void *argument)
 {
     struct walk walk = {.visit = visit, .argument = argument};
-    uint64_t grown = bri_load_acquire(&bri_arena_current->header->grown);
+    uint64_t grown = bri_arena_grown();
 
     for (; walk.page < grown; walk.page++) {
         walk.word = bri_load_acquire(bri_page_word(walk.page));
@@ -303,7 +341,7 @@ void bri_heap_walk(bri_visit *visit, void *argument)
 /* The first slab of the class at or behind `page`; UINT64_MAX: none.  Pages come to a class and leave it under its lock only. */
 static uint64_t next_slab(uint64_t page, unsigned class)
 {
-    uint64_t grown = bri_load_acquire(&bri_arena_current->header->grown);
+    uint64_t grown = bri_arena_grown();
 
     for (; page < grown; page++) {
         uint64_t word = bri_load_acquire(bri_page_word(page));
@@ -410,7 +448,7 @@ static int pages_are_valid(void)
     uint64_t page = 0;
 
     bri_mutex_lock(&header->page_lock);
-    uint64_t grown = bri_load_relaxed(&header->grown);
+    uint64_t grown = bri_arena_grown();
     while (page < grown) {
         uint64_t word = bri_load_relaxed(bri_page_word(page));
         if (bri_page_count_of(word) == 0 || bri_page_state_of(word) == BRI_PAGE_INSIDE)

@@ -66,6 +66,8 @@ _Static_assert(sizeof(struct bri_block_shm) == BRI_CACHE_LINE, "payloads are ali
 
 /* What the undertaker asks of a kind.  All may be NULL.  The table is defined by pool/kinds.c, the rightmost layer. */
 struct bri_kind_ops {
+    uint64_t
+        bytes; /* of the payload, that settle and mourn look at; of a block that has no room for it nothing is asked: damage */
     /* While all locks of the dead are still theirs (nothing that they were changing moves): does this block, tagged with a dead one's
      * name, live on?  Returns 1 and the block is the arena's from now on, or 0: it is freed. */
     int (*settle)(struct bri_block_shm *block, bri_name dead);

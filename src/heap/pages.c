@@ -37,6 +37,12 @@ static struct bri_header_shm *header(void)
     return bri_arena_current->header;
 }
 
+/* Free pages. */
+struct run {
+    uint64_t page, pages;
+};
+#define NO_RUN ((struct run){0, 0})
+
 static uint64_t least(uint64_t a, uint64_t b)
 {
     return a < b ? a : b;
@@ -45,7 +51,8 @@ static uint64_t least(uint64_t a, uint64_t b)
 /* Our descriptor, not something that took its number after the host had closed it. */
 static int check_memfd(struct stat *ret_status)
 {
-    if (fstat(bri_arena_current->memfd, ret_status) != 0 || ret_status->st_ino != header()->memfd_inode)
+    if (fstat(bri_arena_current->memfd, ret_status) != 0 ||
+        ret_status->st_ino != bri_arena_current->memfd_inode)
         return bri_fail(ENOMEM, "the arena cannot grow: its descriptor (%d) was closed in this process",
                         bri_arena_current->memfd);
     return 0;
@@ -55,7 +62,7 @@ static int lengthen(uint64_t pages)
 {
     struct stat status;
     struct rlimit limit;
-    uint64_t length = header()->pages_at + (bri_load_relaxed(&header()->grown) + pages) * BRI_PAGE_BYTES;
+    uint64_t length = bri_arena_current->pages_at + (bri_arena_grown() + pages) * BRI_PAGE_BYTES;
     int error = check_memfd(&status);
 
     if (error < 0 || (uint64_t)status.st_size >= length)
@@ -72,8 +79,10 @@ static int lengthen(uint64_t pages)
 /* Bytes that will be in use once everything up to `pages` is touched, and are not yet: memory that was given out and not touched counts, too. */
 static uint64_t bytes_to_come(uint64_t pages, const struct stat *status)
 {
-    uint64_t length = header()->pages_at + pages * BRI_PAGE_BYTES, there = (uint64_t)status->st_blocks * 512;
-    uint64_t never_touched = header()->pages_at - header()->table_at; /* most of the page table */
+    uint64_t length = bri_arena_current->pages_at + pages * BRI_PAGE_BYTES,
+             there = (uint64_t)status->st_blocks * 512;
+    uint64_t never_touched =
+        bri_arena_current->pages_at - bri_arena_current->table_at; /* most of the page table */
 
     return length > there + never_touched ? length - there - never_touched : 0;
 }
@@ -89,14 +98,14 @@ static int has_headroom(uint64_t pages, const struct stat *status, uint64_t head
 static int choose_step(uint64_t pages, uint64_t *ret_step)
 {
     struct stat status;
-    uint64_t grown = bri_load_relaxed(&header()->grown);
-    uint64_t room = header()->max_bytes / BRI_PAGE_BYTES - grown;
+    uint64_t grown = bri_arena_grown();
+    uint64_t room = bri_arena_current->max_bytes / BRI_PAGE_BYTES - grown;
     uint64_t step = least(room, pages > STEP_PAGES ? pages : STEP_PAGES);
 
     if (pages > room)
         return bri_fail(ENOMEM,
                         "the arena is full: its bound is %llu bytes (max_bytes of brood_arena_create)",
-                        (unsigned long long)header()->max_bytes);
+                        (unsigned long long)bri_arena_current->max_bytes);
     int error = check_memfd(&status);
     if (error < 0)
         return error;
@@ -113,7 +122,7 @@ static int choose_step(uint64_t pages, uint64_t *ret_step)
 
 static int grow(uint64_t pages)
 {
-    uint64_t step, grown = bri_load_relaxed(&header()->grown);
+    uint64_t step, grown = bri_arena_grown();
     int error = choose_step(pages, &step);
 
     if (error == 0)
@@ -125,74 +134,85 @@ static int grow(uint64_t pages)
     return 0;
 }
 
-/* T1.  Returns the joined count. */
-static uint64_t join_free(uint64_t page, uint64_t wanted)
+/* The pages of the run that begins at a page before `grown`, by the page's word.  A word that is damaged leads no walk astray or on the spot. */
+static uint64_t run_length(uint64_t word, uint64_t page, uint64_t grown)
 {
-    uint64_t grown = bri_load_relaxed(&header()->grown);
-    uint64_t pages = bri_page_count_of(bri_load_relaxed(bri_page_word(page)));
+    uint64_t pages = bri_page_count_of(word);
 
+    bri_check(3, pages != 0 && pages <= grown - page);
+    return pages == 0 ? 1 : least(pages, grown - page);
+}
+
+/* Where walks for free pages begin. */
+static uint64_t search_from(uint64_t grown)
+{
+    return least(bri_load_relaxed(&header()->search_from), grown);
+}
+
+/* T1.  Returns the joined count. */
+static uint64_t join_free(uint64_t page, uint64_t pages, uint64_t wanted, uint64_t grown)
+{
     while (pages < wanted && page + pages < grown) {
         uint64_t next = bri_load_relaxed(bri_page_word(page + pages));
         if (bri_page_state_of(next) != BRI_PAGE_FREE)
             break;
-        pages += bri_page_count_of(next);
+        pages += run_length(next, page + pages, grown);
         bri_store_release(bri_page_word(page), bri_page_make(BRI_PAGE_FREE, pages, 0));
     }
     return pages;
 }
 
-/* First fit from the lowest page: what was used before, and is warm, goes first.  `grown` when there is none. */
-static uint64_t find_free(uint64_t wanted)
+/* First fit from the lowest page: what was used before, and is warm, goes first.  NO_RUN: there is none. */
+static struct run find_free(uint64_t wanted)
 {
-    uint64_t grown = bri_load_relaxed(&header()->grown), first_free = grown;
+    uint64_t grown = bri_arena_grown(), first_free = grown;
 
-    for (uint64_t page = bri_load_relaxed(&header()->search_from), pages; page < grown; page += pages) {
+    for (uint64_t page = search_from(grown), pages; page < grown; page += pages) {
         uint64_t word = bri_load_relaxed(bri_page_word(page));
-        pages = bri_page_count_of(word);
-        bri_check(1, pages != 0);
+        pages = run_length(word, page, grown);
         if (bri_page_state_of(word) != BRI_PAGE_FREE)
             continue;
         first_free = least(first_free, page);
-        pages = join_free(page, wanted);
+        pages = join_free(page, pages, wanted, grown);
         if (pages >= wanted) {
             bri_store_relaxed(&header()->search_from, first_free);
-            return page;
+            return (struct run){page, pages};
         }
     }
-    return grown;
+    return NO_RUN;
 }
 
 /* Free pages right before the file's end: growth adds to them. */
 static uint64_t count_free_at_end(void)
 {
-    uint64_t grown = bri_load_relaxed(&header()->grown), free = 0;
+    uint64_t grown = bri_arena_grown(), free = 0;
 
-    for (uint64_t page = bri_load_relaxed(&header()->search_from), pages; page < grown; page += pages) {
+    for (uint64_t page = search_from(grown), pages; page < grown; page += pages) {
         uint64_t word = bri_load_relaxed(bri_page_word(page));
-        pages = bri_page_count_of(word);
+        pages = run_length(word, page, grown);
         free = bri_page_state_of(word) == BRI_PAGE_FREE ? free + pages : 0;
     }
     return free;
 }
 
-static int find_or_grow(uint64_t wanted, uint64_t *ret_page)
+static int find_or_grow(uint64_t wanted, struct run *ret_run)
 {
-    uint64_t page = find_free(wanted);
-
-    while (page == bri_load_relaxed(&header()->grown)) {
-        int error = grow(wanted - count_free_at_end());
-        if (error < 0)
-            return error;
-        page = find_free(wanted);
-    }
-    *ret_page = page;
-    return 0;
+    *ret_run = find_free(wanted);
+    if (ret_run->pages != 0)
+        return 0;
+    uint64_t free = count_free_at_end();
+    int error = grow(free < wanted ? wanted - free : wanted);
+    if (error < 0)
+        return error;
+    *ret_run = find_free(wanted);
+    return ret_run->pages != 0
+               ? 0
+               : bri_fail(ENOMEM, "the arena's page table is damaged: some process has written "
+                                  "into its shared memory");
 }
 
-static void commit(uint64_t page, uint64_t pages, uint64_t word)
+static void commit(uint64_t page, uint64_t pages, uint64_t found, uint64_t word)
 {
-    uint64_t found = bri_page_count_of(bri_load_relaxed(bri_page_word(page)));
-
     for (uint64_t i = 1; i < pages; i++) /* T2 */
         bri_store_relaxed(bri_page_word(page + i), bri_page_make(BRI_PAGE_INSIDE, 0, 0));
     if (found > pages) /* T3 */
@@ -205,18 +225,19 @@ int bri_pages_take(uint64_t pages, enum bri_page_state state, unsigned class,
                    void (*prepare)(char *memory, void *argument), void *argument, uint64_t *ret_page,
                    int *ret_is_fresh)
 {
-    uint64_t page;
+    struct run run;
 
     bri_mutex_lock(&header()->page_lock);
-    int error = find_or_grow(pages, &page);
+    int error = find_or_grow(pages, &run);
     if (error == 0) {
+        uint64_t page = run.page;
         uint64_t touched = bri_load_relaxed(&header()->touched);
         if (page + pages > touched)
             bri_store_relaxed(&header()->touched, page + pages);
         uint64_t use = bri_load_relaxed(&header()->uses) + 1;
         bri_store_relaxed(&header()->uses, use);
         prepare(bri_page_at(page), argument);
-        commit(page, pages, bri_page_with_use(bri_page_make(state, pages, class), use));
+        commit(page, pages, run.pages, bri_page_with_use(bri_page_make(state, pages, class), use));
         *ret_page = page;
         *ret_is_fresh = page >= touched;
     }

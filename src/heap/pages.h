@@ -9,12 +9,12 @@ enum bri_page_state { BRI_PAGE_INSIDE, BRI_PAGE_FREE, BRI_PAGE_SLAB, BRI_PAGE_RU
 
 static inline _Atomic uint64_t *bri_page_word(uint64_t page)
 {
-    return (_Atomic uint64_t *)(void *)(bri_arena_current->base + bri_arena_current->header->table_at) + page;
+    return (_Atomic uint64_t *)(void *)(bri_arena_current->base + bri_arena_current->table_at) + page;
 }
 
 static inline char *bri_page_at(uint64_t page)
 {
-    return bri_arena_current->base + bri_arena_current->header->pages_at + page * BRI_PAGE_BYTES;
+    return bri_arena_current->base + bri_arena_current->pages_at + page * BRI_PAGE_BYTES;
 }
 
 static inline uint64_t bri_page_make(enum bri_page_state state, uint64_t pages, unsigned class)

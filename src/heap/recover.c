@@ -48,18 +48,29 @@ static int is_in_hand(bri_name name)
     return 0;
 }
 
+/* What is asked of the block's kind; NULL: nothing. */
+static const struct bri_kind_ops *ops_of(struct bri_block_shm *block, uint64_t tag)
+{
+    enum bri_kind kind = bri_tag_kind(tag);
+    const struct bri_kind_ops *ops = (unsigned)kind < BRI_KINDS ? bri_kind_ops[kind] : NULL;
+
+    return ops != NULL && bri_heap_find(bri_offset_of(bri_payload_of(block)), kind, ops->bytes) != NULL
+               ? ops
+               : NULL;
+}
+
 static void settle_block(struct bri_block_shm *block, uint64_t tag, void *argument)
 {
     bri_name dead = *(bri_name *)argument;
-    const struct bri_kind_ops *ops = bri_kind_ops[bri_tag_kind(tag)];
+    const struct bri_kind_ops *ops = bri_tag_owner(tag) == dead ? ops_of(block, tag) : NULL;
 
-    if (bri_tag_owner(tag) == dead && ops != NULL && ops->settle != NULL && ops->settle(block, dead))
+    if (ops != NULL && ops->settle != NULL && ops->settle(block, dead))
         bri_cas_acq_rel(&block->tag, &tag, bri_tag_with_owner(tag, 0));
 }
 
 static void mourn_object(struct bri_block_shm *block, uint64_t tag, void *argument)
 {
-    const struct bri_kind_ops *ops = bri_kind_ops[bri_tag_kind(tag)];
+    const struct bri_kind_ops *ops = ops_of(block, tag);
 
     if (ops != NULL && ops->mourn != NULL &&
         (bri_tag_owner(tag) == 0 || bri_load_acquire(&block->aux[2]) == BRI_READY))
@@ -88,7 +99,7 @@ static int depends_on(bri_name name, bri_name dead)
 
 static int others_depend_on(bri_name dead)
 {
-    uint32_t high = bri_load_acquire(&bri_arena_current->header->slots_high);
+    uint32_t high = bri_slots_high();
 
     bri_fence_seq_cst(); /* let_go_of in pool/supervisor.c */
     for (uint32_t slot = 0; slot < high; slot++) {
@@ -117,7 +128,7 @@ static void pass_on(bri_name dead)
 
 static void claim_of_the_dead(bri_name dead)
 {
-    uint32_t high = bri_load_acquire(&bri_arena_current->header->slots_high);
+    uint32_t high = bri_slots_high();
 
     for (uint32_t slot = 0; slot < high; slot++) {
         enum bri_slot_state state;
@@ -129,7 +140,7 @@ static void claim_of_the_dead(bri_name dead)
 
 static void pass_on_those(int are_workers)
 {
-    uint32_t high = bri_load_acquire(&bri_arena_current->header->slots_high);
+    uint32_t high = bri_slots_high();
 
     for (uint32_t slot = 0; slot < high; slot++) {
         enum bri_slot_state state;
@@ -185,7 +196,7 @@ static int is_watched_by_other(bri_name name)
 /* While we wait, the undertaker may wait for a lock that a child of ours died with: it leaves such deaths to us, so we say them here. */
 static void bury_own_children(void)
 {
-    uint32_t high = bri_load_acquire(&bri_arena_current->header->slots_high);
+    uint32_t high = bri_slots_high();
 
     for (uint32_t slot = 0; slot < high; slot++) {
         enum bri_slot_state state;
@@ -245,7 +256,7 @@ static int may_bury(bri_name name)
 
 void bri_bury_the_ended(void)
 {
-    uint32_t high = bri_load_acquire(&bri_arena_current->header->slots_high);
+    uint32_t high = bri_slots_high();
     int some_are_dead = 0;
 
     for (uint32_t slot = 0; slot < high; slot++) {

@@ -63,7 +63,7 @@ static void count_block(struct bri_block_shm *block, uint64_t tag, void *argumen
 
 static uint32_t count_participants(void)
 {
-    uint32_t high = bri_load_acquire(&bri_arena_current->header->slots_high), count = 0;
+    uint32_t high = bri_slots_high(), count = 0;
 
     for (uint32_t slot = 0; slot < high; slot++) {
         enum bri_slot_state state;
@@ -83,8 +83,8 @@ int brood_arena_stats_get(brood_arena_stats *ret_stats)
         return error;
     brood_arena_stats stats = {.size = ret_stats->size};
     bri_heap_walk(count_block, &stats);
-    stats.max_bytes = bri_arena_current->header->max_bytes;
-    stats.grown_bytes = bri_load_acquire(&bri_arena_current->header->grown) * BRI_PAGE_BYTES;
+    stats.max_bytes = bri_arena_current->max_bytes;
+    stats.grown_bytes = bri_arena_grown() * BRI_PAGE_BYTES;
     stats.participants = count_participants();
     *ret_stats = stats;
     return 0;

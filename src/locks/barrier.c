@@ -119,10 +119,18 @@ static uint32_t arrivals_in(uint32_t word, uint64_t phase)
     return (word & 0xffff0000u) == tag_of(phase) ? word & ARRIVALS_MASK : 0;
 }
 
+/* Entries from here on are not used; never more than there are, whatever the word says. */
+static uint32_t width_of(const brood_barrier *barrier)
+{
+    uint32_t width = bri_load_acquire(&barrier->width);
+
+    return width < BRI_SLOTS ? width : BRI_SLOTS;
+}
+
 static uint32_t count_arrived(const brood_barrier *barrier)
 {
     uint64_t phase = bri_load_relaxed(&barrier->phase);
-    uint32_t width = bri_load_relaxed(&barrier->width), arrived = 0;
+    uint32_t width = width_of(barrier), arrived = 0;
 
     for (uint32_t slot = 0; slot < width; slot++)
         arrived += arrivals_in(bri_load_relaxed(&barrier->words[slot]), phase);
@@ -153,7 +161,7 @@ static void unlock_and_wake(brood_barrier *barrier)
 
 static void widen(brood_barrier *barrier, uint32_t slot)
 {
-    for (uint32_t width = bri_load_relaxed(&barrier->width); width <= slot; width++) {
+    for (uint32_t width = width_of(barrier); width <= slot; width++) {
         bri_store_relaxed(&barrier->words[width], 0u);
         bri_store_relaxed(&barrier->inside[width], (uint16_t)0);
         bri_store_release(&barrier->width, width + 1);
@@ -164,7 +172,7 @@ static void widen(brood_barrier *barrier, uint32_t slot)
 static void sweep(brood_barrier *barrier, uint32_t next)
 {
     uint64_t phase = bri_load_relaxed(&barrier->phase);
-    uint32_t width = bri_load_relaxed(&barrier->width);
+    uint32_t width = width_of(barrier);
 
     if (next % SWEEP_EVERY != 0)
         return;
@@ -228,7 +236,7 @@ static void ask_members(void *argument)
 {
     const struct wait *wait = argument;
     brood_barrier *barrier = wait->barrier;
-    uint32_t width = bri_load_acquire(&barrier->width);
+    uint32_t width = width_of(barrier);
 
     bri_vigil_ask_holder(&barrier->mutex);
     for (uint32_t slot = 0; slot < width; slot++)
@@ -348,7 +356,7 @@ int brood_barrier_abort(brood_barrier *barrier)
 
 static int is_listed(const brood_barrier *barrier, uint32_t slot)
 {
-    return slot < bri_load_acquire(&barrier->width) &&
+    return slot < width_of(barrier) &&
            (bri_load_relaxed(&barrier->words[slot]) | bri_load_relaxed(&barrier->inside[slot])) != 0;
 }
 
@@ -369,7 +377,7 @@ static void take_out(brood_barrier *barrier, uint32_t slot)
 /* S0.  One whom somebody watches is buried by its watcher only, be that later: under the mutex it is enough that it has ended. */
 static void take_out_ended(brood_barrier *barrier)
 {
-    uint32_t width = bri_load_relaxed(&barrier->width);
+    uint32_t width = width_of(barrier);
     enum bri_slot_state state;
 
     for (uint32_t slot = 0; slot < width; slot++)
@@ -426,7 +434,7 @@ int brood_barrier_is_broken(brood_barrier *barrier)
 static int is_drained(void *argument)
 {
     const struct wait *wait = argument;
-    uint32_t width = bri_load_acquire(&wait->barrier->width);
+    uint32_t width = width_of(wait->barrier);
 
     for (uint32_t slot = 0; slot < width; slot++)
         if (bri_load_seq_cst(&wait->barrier->inside[slot]) > 0)
@@ -461,7 +469,7 @@ static void mourn(void *payload, bri_name dead)
         return;
     if (!bri_vigil_lock(barrier, BRI_KIND_BARRIER, &barrier->mutex)) /* M1 */
         return;
-    uint32_t width = bri_load_relaxed(&barrier->width);
+    uint32_t width = width_of(barrier);
     for (uint32_t slot = 0; slot < width; slot++)
         if (is_listed(barrier, slot) && bri_slot_is_dead(slot))
             take_out(barrier, slot);
@@ -479,4 +487,5 @@ static int is_valid(void *payload)
     return whole;
 }
 
-const struct bri_kind_ops bri_barrier_ops = {.mourn = mourn, .is_valid = is_valid};
+const struct bri_kind_ops bri_barrier_ops = {
+    .bytes = sizeof(brood_barrier), .mourn = mourn, .is_valid = is_valid};

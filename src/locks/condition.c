@@ -80,6 +80,14 @@ static int is_covered(const brood_condition *condition, const struct bri_waiter_
     return bri_load_seq_cst(&waiter->ticket) <= bri_load_seq_cst(&condition->notified);
 }
 
+/* Entries from here on are not used; never more than there are, whatever the word says. */
+static uint32_t width_of(const brood_condition *condition)
+{
+    uint32_t width = bri_load_acquire(&condition->width);
+
+    return width < BRI_WAITERS ? width : BRI_WAITERS;
+}
+
 static int ticket_is_whole(const brood_condition *condition, uint32_t index)
 {
     uint64_t ticket = bri_load_relaxed(&condition->waiters[index].ticket);
@@ -95,7 +103,7 @@ static int ticket_is_whole(const brood_condition *condition, uint32_t index)
 
 static int is_whole(const brood_condition *condition)
 {
-    uint32_t width = bri_load_relaxed(&condition->width);
+    uint32_t width = width_of(condition);
 
     for (uint32_t i = 0; i < width; i++)
         if (!ticket_is_whole(condition, i))
@@ -112,7 +120,7 @@ static void unlock(brood_condition *condition)
 
 static struct bri_waiter_shm *find_free_entry(brood_condition *condition)
 {
-    uint32_t width = bri_load_relaxed(&condition->width);
+    uint32_t width = width_of(condition);
 
     for (uint32_t i = 0; i < width; i++)
         if (bri_load_relaxed(&condition->waiters[i].ticket) == 0)
@@ -143,7 +151,7 @@ static struct bri_waiter_shm *enlist(brood_condition *condition)
 
 static void narrow(brood_condition *condition)
 {
-    uint32_t width = bri_load_relaxed(&condition->width);
+    uint32_t width = width_of(condition);
 
     while (width > 0 && bri_load_relaxed(&condition->waiters[width - 1].ticket) == 0)
         width--;
@@ -175,7 +183,7 @@ static void ask_notified(void *argument)
 {
     const struct wait *wait = argument;
     brood_condition *condition = wait->condition;
-    uint32_t width = bri_load_acquire(&condition->width);
+    uint32_t width = width_of(condition);
 
     bri_vigil_ask_holder(&condition->mutex);
     for (uint32_t i = 0; i < width; i++)
@@ -288,7 +296,7 @@ int brood_condition_wait(brood_condition *condition, int64_t deadline)
 /* The oldest entry with a ticket above that one; NULL: none. */
 static struct bri_waiter_shm *oldest_above(brood_condition *condition, uint64_t ticket)
 {
-    uint32_t width = bri_load_relaxed(&condition->width);
+    uint32_t width = width_of(condition);
     struct bri_waiter_shm *oldest = NULL;
     uint64_t least = UINT64_MAX;
 
@@ -341,7 +349,7 @@ int brood_condition_notify(brood_condition *condition, uint32_t count)
     uint64_t before = bri_load_relaxed(&condition->notified);
     int woken = raise_notified(condition, count);
     uint64_t after = bri_load_relaxed(&condition->notified);
-    uint32_t width = bri_load_relaxed(&condition->width);
+    uint32_t width = width_of(condition);
     unlock(condition); /* N3 */
     if (woken > 0)
         signal_between(condition, before, after, width);
@@ -350,7 +358,7 @@ int brood_condition_notify(brood_condition *condition, uint32_t count)
 
 static int ask_who_waits(brood_condition *condition)
 {
-    uint32_t width = bri_load_acquire(&condition->width);
+    uint32_t width = width_of(condition);
     int some = 0;
 
     for (uint32_t i = 0; i < width; i++)
@@ -380,7 +388,7 @@ int brood_condition_destroy(brood_condition *condition)
 
 static int is_passed_on(const brood_condition *condition, const struct bri_waiter_shm *waiter)
 {
-    uint32_t width = bri_load_relaxed(&condition->width);
+    uint32_t width = width_of(condition);
 
     for (uint32_t i = 0; i < width; i++)
         if (&condition->waiters[i] != waiter &&
@@ -406,7 +414,7 @@ static void take_out(brood_condition *condition, struct bri_waiter_shm *waiter)
 
 static int waits(const brood_condition *condition, bri_name name)
 {
-    uint32_t width = bri_load_acquire(&condition->width);
+    uint32_t width = width_of(condition);
 
     for (uint32_t i = 0; i < width; i++)
         if (bri_load_acquire(&condition->waiters[i].ticket) != 0 &&
@@ -424,7 +432,7 @@ static void mourn(void *payload, bri_name dead)
         return;
     if (!bri_vigil_lock(condition, BRI_KIND_CONDITION, &condition->mutex)) /* M1 */
         return;
-    uint32_t width = bri_load_relaxed(&condition->width);
+    uint32_t width = width_of(condition);
     for (uint32_t i = 0; i < width; i++)
         if (bri_load_relaxed(&condition->waiters[i].ticket) != 0 &&
             bri_is_dead_and_unburied(bri_load_relaxed(&condition->waiters[i].name)))
@@ -443,4 +451,5 @@ static int is_valid(void *payload)
     return whole;
 }
 
-const struct bri_kind_ops bri_condition_ops = {.mourn = mourn, .is_valid = is_valid};
+const struct bri_kind_ops bri_condition_ops = {
+    .bytes = sizeof(brood_condition), .mourn = mourn, .is_valid = is_valid};

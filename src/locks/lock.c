@@ -169,4 +169,4 @@ static int is_valid(void *payload)
     return is_whole(payload);
 }
 
-const struct bri_kind_ops bri_lock_ops = {.mourn = mourn, .is_valid = is_valid};
+const struct bri_kind_ops bri_lock_ops = {.bytes = sizeof(brood_lock), .mourn = mourn, .is_valid = is_valid};

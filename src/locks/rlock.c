@@ -268,4 +268,5 @@ static int is_valid(void *payload)
     return bri_rlock_is_whole(payload);
 }
 
-const struct bri_kind_ops bri_rlock_ops = {.mourn = mourn, .is_valid = is_valid};
+const struct bri_kind_ops bri_rlock_ops = {
+    .bytes = sizeof(brood_rlock), .mourn = mourn, .is_valid = is_valid};

@@ -70,9 +70,17 @@ static uint32_t own_slot(void)
     return bri_slot_index(bri_self());
 }
 
+/* Entries from here on are not used; never more than there are, whatever the word says. */
+static uint32_t width_of(const brood_semaphore *semaphore)
+{
+    uint32_t width = bri_load_acquire(&semaphore->width);
+
+    return width < BRI_SLOTS ? width : BRI_SLOTS;
+}
+
 static uint32_t sum_held(const brood_semaphore *semaphore)
 {
-    uint32_t width = bri_load_relaxed(&semaphore->width), sum = 0;
+    uint32_t width = width_of(semaphore), sum = 0;
 
     for (uint32_t slot = 0; slot < width; slot++)
         sum += bri_load_relaxed(&semaphore->held[slot]);
@@ -98,7 +106,7 @@ static void unlock(brood_semaphore *semaphore)
 /* The entries up to the slot are valid after that. */
 static void widen(brood_semaphore *semaphore, uint32_t slot)
 {
-    for (uint32_t width = bri_load_relaxed(&semaphore->width); width <= slot; width++) {
+    for (uint32_t width = width_of(semaphore); width <= slot; width++) {
         bri_store_relaxed(&semaphore->held[width], 0u);
         bri_store_relaxed(&semaphore->waiting[width], (uint16_t)0);
         bri_store_release(&semaphore->width, width + 1);
@@ -135,7 +143,7 @@ static int try_acquire(void *argument)
 static void ask_holders(void *argument)
 {
     brood_semaphore *semaphore = argument;
-    uint32_t width = bri_load_acquire(&semaphore->width);
+    uint32_t width = width_of(semaphore);
 
     bri_vigil_ask_holder(&semaphore->mutex);
     for (uint32_t slot = 0; slot < width; slot++)
@@ -159,7 +167,7 @@ static int wait_for_token(brood_semaphore *semaphore, int64_t deadline)
 /* R2.  BRI_SLOTS: nobody holds a token. */
 static uint32_t find_holder(const brood_semaphore *semaphore)
 {
-    uint32_t width = bri_load_relaxed(&semaphore->width);
+    uint32_t width = width_of(semaphore);
     uint32_t likely[2] = {own_slot(), bri_load_relaxed(&semaphore->hint)};
 
     if (bri_load_relaxed(&semaphore->free) == bri_load_relaxed(&semaphore->total))
@@ -282,7 +290,7 @@ int brood_semaphore_value(brood_semaphore *semaphore)
 
 static int ask_who_waits(brood_semaphore *semaphore)
 {
-    uint32_t width = bri_load_acquire(&semaphore->width);
+    uint32_t width = width_of(semaphore);
     int some = 0;
 
     for (uint32_t slot = 0; slot < width; slot++)
@@ -312,7 +320,7 @@ static void settle(brood_semaphore *semaphore)
 {
     uint32_t settling = bri_load_relaxed(&semaphore->settling);
 
-    if (settling == 0)
+    if (settling == 0 || settling > BRI_SLOTS)
         return;
     bri_store_release(&semaphore->total, bri_load_relaxed(&semaphore->settled_to)); /* M3 */
     bri_fault("semaphore.mourn.total");
@@ -347,7 +355,7 @@ static void take_from_dead(brood_semaphore *semaphore, uint32_t slot)
 
 static int is_listed(const brood_semaphore *semaphore, uint32_t slot)
 {
-    return slot < bri_load_acquire(&semaphore->width) &&
+    return slot < width_of(semaphore) &&
            (bri_load_relaxed(&semaphore->held[slot]) | bri_load_relaxed(&semaphore->waiting[slot])) != 0;
 }
 
@@ -360,7 +368,7 @@ static void mourn(void *payload, bri_name dead)
     if (!bri_vigil_lock(semaphore, BRI_KIND_SEMAPHORE, &semaphore->mutex)) /* M1 */
         return;
     settle(semaphore);
-    uint32_t width = bri_load_relaxed(&semaphore->width);
+    uint32_t width = width_of(semaphore);
     for (uint32_t slot = 0; slot < width; slot++)
         if (is_listed(semaphore, slot) && bri_slot_is_dead(slot)) {
             take_from_dead(semaphore, slot);
@@ -381,4 +389,5 @@ static int is_valid(void *payload)
     return whole;
 }
 
-const struct bri_kind_ops bri_semaphore_ops = {.mourn = mourn, .is_valid = is_valid};
+const struct bri_kind_ops bri_semaphore_ops = {
+    .bytes = sizeof(brood_semaphore), .mourn = mourn, .is_valid = is_valid};

@@ -84,7 +84,7 @@ static int take_mutex(struct bri_mutex_shm *mutex)
 
     if (holder == 0)
         return bri_mutex_try(mutex);
-    return holder != BRI_MUTEX_GRAVE && bri_is_dead_and_unburied(holder) &&
+    return holder != BRI_MUTEX_GRAVE && (bri_is_dead_and_unburied(holder) || bri_mutex_is_damaged(holder)) &&
            bri_mutex_take_over(mutex, holder);
 }
 

@@ -19,7 +19,7 @@
  *
  *   0                     nobody
  *   a name                a thread of that process
- *   BRI_MUTEX_GRAVE (1)   the block is no object now: it was unmade, or is not made yet.  No name has epoch 0
+ *   BRI_MUTEX_GRAVE       the block is no object now: it was unmade, or is not made yet.  No name has epoch 0
  *
  * bri_vigil_lock, for the undertaker, takes it from nobody or from the dead, and never in a grave:
  *   V1  the object is published, else give up           V3  the object is published still, else unlock and give up
@@ -39,8 +39,6 @@
 #include "heap/heap.h"
 #include "sync/event.h"
 #include "sync/mutex.h"
-
-#define BRI_MUTEX_GRAVE ((bri_name)1)
 
 /* Calls bri_report_if_ended for those that the waiter depends on.  No mutex is held. */
 typedef void bri_inquire(void *argument);

@@ -504,5 +504,6 @@ static int reply_settle(struct bri_block_shm *block, bri_name dead)
     return 1;
 }
 
-const struct bri_kind_ops bri_failure_ops = {.settle = failure_settle};
+const struct bri_kind_ops bri_failure_ops = {.bytes = sizeof(struct bri_failure_shm),
+                                             .settle = failure_settle};
 const struct bri_kind_ops bri_reply_ops = {.settle = reply_settle};

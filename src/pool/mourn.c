@@ -309,4 +309,4 @@ static void mourn(void *payload, bri_name dead)
             mourn_worker(pool, i, dead);
 }
 
-const struct bri_kind_ops bri_pool_ops = {.mourn = mourn};
+const struct bri_kind_ops bri_pool_ops = {.bytes = sizeof(struct bri_pool_shm), .mourn = mourn};

@@ -65,4 +65,4 @@ static void mourn(void *payload, bri_name dead)
         bri_process_leave(record, gone);
 }
 
-const struct bri_kind_ops bri_process_ops = {.mourn = mourn};
+const struct bri_kind_ops bri_process_ops = {.bytes = sizeof(struct bri_process_shm), .mourn = mourn};

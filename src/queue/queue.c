@@ -372,4 +372,5 @@ int bri_queue_is_valid(void *payload)
     return is_valid;
 }
 
-const struct bri_kind_ops bri_queue_ops = {.mourn = mourn_queue, .is_valid = bri_queue_is_valid};
+const struct bri_kind_ops bri_queue_ops = {
+    .bytes = sizeof(struct bri_queue_shm), .mourn = mourn_queue, .is_valid = bri_queue_is_valid};

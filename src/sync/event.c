@@ -48,7 +48,7 @@ void bri_obituary_publish(void)
 static int may_spin(void)
 {
     const struct bri_header_shm *header = bri_arena_current->header;
-    uint32_t high = bri_load_relaxed(&header->slots_high), runnable = 0;
+    uint32_t high = bri_slots_high(), runnable = 0;
 
     for (uint32_t i = 0; i < high; i++)
         runnable += (bri_load_relaxed(&header->slots[i].word) & 0xff) == BRI_SLOT_LIVE &&

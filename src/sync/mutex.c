@@ -27,16 +27,20 @@ void bri_mutex_lock_slow(struct bri_mutex_shm *mutex)
     if (spin(mutex))
         return;
     bri_before_sleep();
-    for (;;) {
+    for (int64_t look_at = bri_after_ns(SLICE_MS * BRI_NS_PER_MS);
+         ;) { /* however often others' deaths wake us */
         uint32_t obituary = bri_obituary_key();
         uint32_t key = bri_event_prepare(&mutex->event);
         if (bri_mutex_try(mutex))
             return;
-        int64_t slice_end = bri_after_ns(SLICE_MS * BRI_NS_PER_MS);
-        bri_event_sleep(&mutex->event, key, obituary, slice_end);
+        bri_event_sleep(&mutex->event, key, obituary, look_at);
         bri_name owner = bri_load_acquire(&mutex->owner);
-        if (owner != 0 && bri_now_ns() >= slice_end)
-            bri_report_if_ended(owner);
+        if (owner == 0 || bri_now_ns() < look_at)
+            continue;
+        look_at = bri_after_ns(SLICE_MS * BRI_NS_PER_MS);
+        if (bri_mutex_is_damaged(owner) && bri_mutex_take_over(mutex, owner))
+            return;
+        bri_report_if_ended(owner);
     }
 }
 

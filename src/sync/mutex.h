@@ -22,6 +22,16 @@
 
 #include "arena/roster.h"
 
+#define BRI_MUTEX_GRAVE \
+    ((bri_name)(BRI_SLOTS - 1)) /* no name: of an object that was unmade, see locks/vigil.h */
+
+/* Does the word name nobody, alive or dead?  Before a slot is another's the mutexes of the dead are free: such a word is damage, and whoever wants
+ * the mutex takes it.  A name that lives and does not hold it cannot be told from one that does. */
+static inline int bri_mutex_is_damaged(bri_name owner)
+{
+    return owner != 0 && owner != BRI_MUTEX_GRAVE && !bri_is_alive(owner) && !bri_is_dead_and_unburied(owner);
+}
+
 void bri_mutex_lock_slow(struct bri_mutex_shm *mutex);
 void bri_mutex_unlock_slow(struct bri_mutex_shm *mutex);
 
@@ -54,7 +64,7 @@ static inline void bri_mutex_unlock(struct bri_mutex_shm *mutex)
         bri_mutex_unlock_slow(mutex);
 }
 
-/* For those who repair: takes the mutex over from a dead holder (one CAS; should the new holder die too, its own death is repaired in
+/* For those who repair: takes the mutex over from a dead holder, or none (one CAS; should the new holder die too, its own death is repaired in
  * the same way).  True when the caller holds it now: repair, then bri_mutex_unlock. */
 static inline int bri_mutex_take_over(struct bri_mutex_shm *mutex, bri_name dead)
 {
