@@ -31,22 +31,18 @@ static int watch(int epoll, int fd)
     return epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
 }
 
-static struct bri_bell_shm *bell_of(brood_result *result)
-{
-    return bri_heap_find(bri_load_acquire(&result->view.job->bell), BRI_KIND_DATA,
-                         sizeof(struct bri_bell_shm));
-}
-
 static int hang_bell(brood_result *result)
 {
     void *memory;
 
-    if (bell_of(result) != NULL)
+    if (result->bell != NULL)
         return 0;
     int error = bri_heap_alloc_zeroed(BRI_KIND_DATA, sizeof(struct bri_bell_shm), bri_self(), &memory);
-    if (error == 0)
-        bri_store_seq_cst(&result->view.job->bell, bri_offset_of(memory)); /* D1 */
-    return error;
+    if (error < 0)
+        return error;
+    result->bell = memory;
+    bri_store_seq_cst(&result->view.job->bell, bri_offset_of(memory)); /* D1 */
+    return 0;
 }
 
 /* The one that is there; if it is not there any more, its successor. */
@@ -84,9 +80,9 @@ void bri_result_refresh_descriptor(brood_result *result)
             close(result->supervisor_fd);
         error = watch_supervisor(result);
     }
-    bri_bell_quiet(bell_of(result), is_ready, result);
+    bri_bell_quiet(result->bell, is_ready, result);
     if (error < 0)
-        bri_bell_ring(bell_of(result));
+        bri_bell_ring(result->bell);
 }
 
 void bri_result_close_descriptor(brood_result *result)
@@ -95,21 +91,21 @@ void bri_result_close_descriptor(brood_result *result)
         return;
     if (result->supervisor_fd >= 0)
         close(result->supervisor_fd);
-    bri_bell_close(bell_of(result));
+    bri_bell_close(result->bell);
     close(result->descriptor);
     result->descriptor = -1;
 }
 
 static int open_descriptor(brood_result *result)
 {
-    int bell = bri_bell_open(bell_of(result), is_ready, result);
+    int bell = bri_bell_open(result->bell, is_ready, result);
 
     if (bell < 0)
         return bell;
     result->descriptor = bri_fd_high(epoll_create1(EPOLL_CLOEXEC));
     if (result->descriptor < 0) {
         int error = bri_fail_os(-result->descriptor, "no descriptor for the result");
-        bri_bell_close(bell_of(result));
+        bri_bell_close(result->bell);
         return error;
     }
     int error = watch_supervisor(result);

@@ -267,7 +267,7 @@ static int has_entered(void *argument)
     bri_name supervisor = bri_load_acquire(&pool->supervisor);
 
     return bri_roster_pid_of(supervisor) != 0 || bri_pool_state_of(pool->shared) >= BRI_POOL_BROKEN ||
-           bri_roster_has_ended(supervisor);
+           bri_roster_has_ended(supervisor) || bri_process_has_ended(pool->supervisor_pid, 0);
 }
 
 /* Its slot says that it is dead.  Should that be damage, it is from now on: two supervisors would start workers for the same seats. */
@@ -313,10 +313,24 @@ int bri_pool_is_over(brood_pool *pool)
     return bri_pool_state_of(pool->shared) >= BRI_POOL_BROKEN;
 }
 
+/* Asks after the process that it was: should its slot be damaged, nobody else hears of its end.  With `lock`: name and pid are of one. */
+static void bury_supervisor_if_ended(brood_pool *pool)
+{
+    bri_name supervisor = bri_load_acquire(&pool->supervisor);
+
+    if (bri_process_has_ended(pool->supervisor_pid, 0) && bri_roster_bury(supervisor, BRI_END_KILLED))
+        bri_undertake();
+}
+
 void bri_pool_look_after(brood_pool *pool)
 {
-    if (bri_pool_state_of(pool->shared) < BRI_POOL_BROKEN)
+    if (bri_pool_state_of(pool->shared) < BRI_POOL_BROKEN) {
         bri_report_if_ended(bri_load_acquire(&pool->supervisor));
+        if (pthread_mutex_trylock(&pool->lock) == 0) {
+            bury_supervisor_if_ended(pool);
+            pthread_mutex_unlock(&pool->lock);
+        }
+    }
     bri_pool_sweep_unless_busy(pool);
 }
 

@@ -6,14 +6,15 @@
 #include "pool/pool.h"
 
 struct brood_result {
-    brood_pool *pool;         /* held */
-    struct bri_job_view view; /* of its job, from the making */
-    uint64_t index;           /* in the ring */
-    uint32_t lost_looks;      /* in a row that found nobody who could finish it */
-    int64_t next_look;        /* not before */
-    int descriptor;           /* epoll, -1: nobody has asked */
-    int supervisor_fd;        /* pidfd of the supervisor that the descriptor watches */
-    bri_name watched;         /* which supervisor that is */
+    brood_pool *pool;          /* held */
+    struct bri_job_view view;  /* of its job, from the making */
+    uint64_t index;            /* in the ring */
+    uint32_t lost_looks;       /* in a row that found nobody who could finish it */
+    int64_t next_look;         /* not before */
+    struct bri_bell_shm *bell; /* of its job, once it has been asked for a descriptor */
+    int descriptor;            /* epoll, -1: nobody has asked */
+    int supervisor_fd;         /* pidfd of the supervisor that the descriptor watches */
+    bri_name watched;          /* which supervisor that is */
 };
 
 /* Checks the handle: 0, -EINVAL, -EPERM. */

@@ -183,6 +183,7 @@ static void tell_pid_and_look_after(void *ctx, pid_t pid, int status)
 {
     const struct state *s = ctx;
     bri_roster_tell_pid(s->supervise.name, (uint32_t)pid);
+    s->pool->supervisor_pid = pid;
     look_after(ctx, pid, status);
 }
 
