@@ -99,38 +99,62 @@ static void copy_spans(const struct bri_job_wish *wish, char *to)
     }
 }
 
-static void fill(struct bri_job_shm *job, const struct bri_job_wish *wish, const struct layout *layout,
-                 uint64_t chunk_items)
+/* What the owner goes by from now on: its own numbers, and not what they become in shared memory. */
+static struct bri_job_view view_of(const struct bri_job_wish *wish, const struct layout *layout,
+                                   uint64_t chunk_items, void *memory)
 {
+    uint64_t chunks = (wish->count + chunk_items - 1) / chunk_items;
+    char *base = memory, *results = wish->results != NULL ? wish->results : base + layout->results;
+
+    return (struct bri_job_view){.job = memory,
+                                 .count = wish->count,
+                                 .chunk_items = chunk_items,
+                                 .chunks = chunks,
+                                 .result_bytes = wish->result_bytes,
+                                 .first_index = wish->first_index,
+                                 .workers = wish->workers,
+                                 .flags = (wish->spans != NULL ? BRI_JOB_BYTES : 0) |
+                                          (wish->is_of_stream ? BRI_JOB_STREAM : 0),
+                                 .timeout_ms = wish->timeout_ms,
+                                 .table = (void *)(base + layout->table),
+                                 .counts = chunks > 1 ? (void *)(base + layout->counts) : NULL,
+                                 .replies = wish->spans != NULL ? (void *)(base + layout->replies) : NULL,
+                                 .results = wish->result_bytes != 0 ? results : NULL};
+}
+
+static void fill(const struct bri_job_view *view, const struct bri_job_wish *wish,
+                 const struct layout *layout)
+{
+    struct bri_job_shm *job = view->job;
     bri_offset base = bri_offset_of(job);
     uint64_t bytes = wish->count * wish->item_bytes;
 
     memset(job, 0, layout->items);
-    job->flags = (wish->spans != NULL ? BRI_JOB_BYTES : 0) | (wish->is_of_stream ? BRI_JOB_STREAM : 0);
-    job->workers = wish->workers;
+    job->flags = view->flags;
+    job->workers = view->workers;
     job->function = (uint64_t)(uintptr_t)wish->function;
-    job->count = wish->count;
-    job->chunk_items = chunk_items;
-    job->chunks = (wish->count + chunk_items - 1) / chunk_items;
+    job->count = view->count;
+    job->chunk_items = view->chunk_items;
+    job->chunks = view->chunks;
     job->item_bytes = wish->item_bytes;
-    job->result_bytes = wish->result_bytes;
+    job->result_bytes = view->result_bytes;
     job->counts_at = base + layout->counts;
     job->table_at = base + layout->table;
-    job->replies_at = wish->spans != NULL ? base + layout->replies : 0;
+    job->replies_at = bri_offset_of(view->replies);
     job->items_at = base + layout->items;
     job->results_at = wish->results != NULL ? bri_offset_of(wish->results) : base + layout->results;
     job->notify = wish->notify;
     job->retries = wish->retries;
-    job->timeout_ms = wish->timeout_ms;
+    job->timeout_ms = view->timeout_ms;
     job->item_timeout_ms = wish->item_timeout_ms;
     job->deadline = BROOD_FOREVER;
-    job->first_index = wish->first_index;
+    job->first_index = view->first_index;
     if (wish->spans != NULL)
-        copy_spans(wish, bri_at(job->items_at));
+        copy_spans(wish, (char *)job + layout->items);
     else if (bri_arena_holds(wish->items, bytes))
         job->items_at = bri_offset_of(wish->items); /* law 5: not copied at all */
     else if (bytes > 0)
-        memcpy(bri_at(job->items_at), wish->items, bytes);
+        memcpy((char *)job + layout->items, wish->items, bytes);
 }
 
 int bri_job_make(const struct bri_job_wish *wish, struct bri_job_view *ret_view)
@@ -146,12 +170,9 @@ int bri_job_make(const struct bri_job_wish *wish, struct bri_job_view *ret_view)
         error = bri_heap_alloc(BRI_KIND_JOB, layout.total, bri_self(), &memory);
     if (error < 0)
         return error;
-    fill(memory, wish, &layout, chunk_items);
-    if (bri_job_read(memory, ret_view))
-        return 0;
-    bri_heap_free(memory);
-    return bri_fail(ENOTRECOVERABLE,
-                    "the job was damaged while it was made: some process writes over shared memory");
+    *ret_view = view_of(wish, &layout, chunk_items, memory);
+    fill(ret_view, wish, &layout);
+    return 0;
 }
 
 /* --- views --- */
@@ -253,7 +274,9 @@ static void free_list(const _Atomic bri_offset *list, const struct bri_job_shm *
 
 static struct bri_bell_shm *bell_of(struct bri_job_shm *job)
 {
-    return bri_heap_find(bri_load_seq_cst(&job->bell), BRI_KIND_DATA, sizeof(struct bri_bell_shm));
+    bri_offset at = bri_load_seq_cst(&job->bell);
+
+    return at == 0 ? NULL : bri_heap_find(at, BRI_KIND_DATA, sizeof(struct bri_bell_shm));
 }
 
 void bri_job_free(const struct bri_job_view *view)
@@ -344,7 +367,7 @@ uint64_t bri_job_claim_of(const struct bri_job_view *view, uint32_t worker)
 void bri_job_announce(struct bri_job_shm *job)
 {
     _Atomic uint32_t *notify = bri_at_checked(bri_read_once(job->notify), sizeof *notify, sizeof *notify);
-    struct bri_bell_shm *bell = bri_load_seq_cst(&job->bell) == 0 ? NULL : bell_of(job);
+    struct bri_bell_shm *bell = bell_of(job);
 
     bri_event_signal(&job->event, INT_MAX);
     if (notify != NULL)

@@ -48,8 +48,8 @@
  *
  * Killed owner: the supervisor ends the workers, then the undertaker frees the job, which is tagged with the owner's name.
  *
- * Damage (arena.h).  A worker's function may have written over the job.  Owner, supervisor and undertaker go by a view: the constants, read once
- * and checked, by the owner when it has just made the job.  Lists are walked by bri_walk, which ends where they are no lists.  Workers go by the
+ * Damage (arena.h).  A worker's function may have written over the job.  Owner, supervisor and undertaker go by a view: the constants, the
+ * owner's from when it made the job, others' read once and checked.  Lists are walked by bri_walk, which ends where they are no lists.  Workers go by the
  * job itself: what they fall with is their own.
  */
 #ifndef BRI_JOB_H
@@ -213,7 +213,7 @@ struct bri_job_wish {
     int is_awaited;   /* by the submitter, who does nothing else meanwhile */
 };
 
-/* Lays out and fills the job; owned by the caller.  -ENOMEM; -EINVAL: sizes overflow.  -ENOTRECOVERABLE: damaged already. */
+/* Lays out and fills the job; owned by the caller.  -ENOMEM; -EINVAL: sizes overflow. */
 int bri_job_make(const struct bri_job_wish *wish, struct bri_job_view *ret_view);
 
 /* Whose it is. */
