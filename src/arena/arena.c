@@ -297,13 +297,19 @@ int bri_arena_holds(const void *memory, size_t bytes)
     return arena != NULL && bri_at_checked((uintptr_t)memory - (uintptr_t)arena->base, bytes, 1) != NULL;
 }
 
-/* What the kernel says; all that there can ever be when it cannot be asked, as the host has closed the descriptor. */
+int bri_arena_stat(struct stat *ret_status)
+{
+    const struct bri_arena *arena = bri_arena_current;
+
+    return fstat(arena->memfd, ret_status) == 0 && ret_status->st_ino == arena->memfd_inode;
+}
+
+/* All that there can ever be when the kernel cannot be asked. */
 static uint64_t pages_of_file(const struct bri_arena *arena)
 {
     struct stat status;
 
-    if (fstat(arena->memfd, &status) != 0 || status.st_ino != arena->memfd_inode ||
-        (uint64_t)status.st_size < arena->pages_at)
+    if (!bri_arena_stat(&status) || (uint64_t)status.st_size < arena->pages_at)
         return arena->max_bytes / BRI_PAGE_BYTES;
     return ((uint64_t)status.st_size - arena->pages_at) / BRI_PAGE_BYTES;
 }

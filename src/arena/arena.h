@@ -178,7 +178,11 @@ static inline void *bri_at(bri_offset offset)
     return offset == 0 ? NULL : bri_arena_current->base + offset;
 }
 
-/* How many pages there are: `grown`, but never more than the file has. */
+/* What the kernel says of the arena's file: 1; 0: its descriptor was closed in this process, and may be something else by now. */
+struct stat;
+int bri_arena_stat(struct stat *ret_status);
+
+/* How many pages there are: `grown`, but never more than the file has.  Without a descriptor nobody knows better than `grown`. */
 uint64_t bri_arena_grown(void);
 
 /* Walks of the roster stop here. */

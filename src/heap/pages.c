@@ -51,8 +51,7 @@ static uint64_t least(uint64_t a, uint64_t b)
 /* Our descriptor, not something that took its number after the host had closed it. */
 static int check_memfd(struct stat *ret_status)
 {
-    if (fstat(bri_arena_current->memfd, ret_status) != 0 ||
-        ret_status->st_ino != bri_arena_current->memfd_inode)
+    if (!bri_arena_stat(ret_status))
         return bri_fail(ENOMEM, "the arena cannot grow: its descriptor (%d) was closed in this process",
                         bri_arena_current->memfd);
     return 0;

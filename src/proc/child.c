@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -21,19 +22,23 @@ void bri_flush_output(void)
     fflush(stderr);
 }
 
-static void close_range_or_each(unsigned first)
+static void close_range_or_each(unsigned first, unsigned last)
 {
-    if (syscall(SYS_close_range, first, ~0u, 0u) == 0)
+    if (first > last || syscall(SYS_close_range, first, last, 0u) == 0)
         return;
-    for (long fd = first, end = sysconf(_SC_OPEN_MAX); fd < end; fd++)
+    for (long fd = first, end = sysconf(_SC_OPEN_MAX); fd < end && fd <= (long)last; fd++)
         close((int)fd);
 }
 
 void bri_close_descriptors(void)
 {
+    struct stat status;
+    unsigned kept = bri_arena_stat(&status) ? (unsigned)bri_arena_current->memfd : STDERR_FILENO;
+
     close(STDIN_FILENO);
     close(STDOUT_FILENO);
-    close_range_or_each(STDERR_FILENO + 1);
+    close_range_or_each(STDERR_FILENO + 1, kept - 1);
+    close_range_or_each(kept + 1, ~0u);
 }
 
 void bri_child_begin(bri_name name, pid_t parent, int dies_with_parent, const sigset_t *mask)

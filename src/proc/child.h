@@ -11,7 +11,8 @@
 /* Flushes stdout and stderr, so that no forked child prints again what stood in their buffers. */
 void bri_flush_output(void);
 
-/* Closes every descriptor but stderr (for the trace): whoever waits for the end of a pipe must not wait for a keeper. */
+/* Closes every descriptor but stderr (for the trace) and the arena's, which tells how long it is: whoever waits for the end of a pipe must not
+ * wait for a keeper. */
 void bri_close_descriptors(void);
 
 /* In a fresh child of a keeper or supervisor: dies with its parent (when `dies_with_parent`), gets the user's signal mask, enters the

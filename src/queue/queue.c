@@ -82,7 +82,10 @@ int brood_queue_create(const brood_queue_options *options, brood_queue **ret_que
     bri_fault("queue.create.filled");
     *ret_queue = payload; /* before it is passed on: at no moment is there a queue that nobody knows */
     bri_block_pass(bri_block_of(queue), 0);
-    bri_block_pass(bri_block_of(bri_at(bri_load_relaxed(&queue->head))), 0);
+    struct bri_segment_shm *first =
+        bri_heap_find(bri_load_relaxed(&queue->head), BRI_KIND_SEGMENT, sizeof *first);
+    if (first != NULL)
+        bri_block_pass(bri_block_of(first), 0);
     return 0;
 }
 
