@@ -42,7 +42,7 @@
  *   page words      a run has a page at least, and ends where the pages end
  *   free lists      what is taken is a free block of the class by its page's word and its tag; else the list is made anew from the tags
  *   tags            what a block's kind says is looked at only in a block that has room for it
- *   mutexes         an owner that is no name of anybody, alive or not yet passed on, holds nothing: who wants the mutex takes it
+ *   mutexes         an owner that is no name of anybody, alive or not yet passed on, holds nothing: who wants the mutex takes it (sync/mutex.h)
  * So damage there costs what was in the arena, and not the process that looks.  Nothing helps against a name that lives: a mutex that carries it
  * makes all wait who want it, and a slot that is said to be dead loses what it held.
  */

@@ -211,6 +211,8 @@ static int take_from_dead(struct bri_mutex_shm *word)
 {
     bri_name owner = bri_load_acquire(&word->owner);
 
+    if (bri_mutex_is_damaged(owner))
+        return try_lock(word, owner);
     if (owner == 0 || owner == bri_self() || !bri_roster_has_ended(owner) || is_watched_by_other(owner))
         return 0;
     bri_roster_bury(owner, note_end(owner));

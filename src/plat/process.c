@@ -78,6 +78,14 @@ static int has_ended_by_stat(pid_t pid)
            strtoul(bri_stat_field(stat, THREADS_FIELD), NULL, 10) <= 1;
 }
 
+int bri_process_has_one_thread(void)
+{
+    char stat[STAT_BYTES];
+
+    return read_stat(getpid(), stat, sizeof stat) &&
+           strtoul(bri_stat_field(stat, THREADS_FIELD), NULL, 10) == 1;
+}
+
 int bri_process_has_ended(pid_t pid, uint64_t start_time)
 {
     int fd = bri_pidfd_open(pid);

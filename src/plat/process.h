@@ -20,6 +20,9 @@ uint64_t bri_process_start_time(pid_t pid);
 /* Has the process with this pid that began at start_time (0: unknown) ended?  A zombie has. */
 int bri_process_has_ended(pid_t pid, uint64_t start_time);
 
+/* Is the calling thread all that this process has? */
+int bri_process_has_one_thread(void);
+
 /* A descriptor for the process, close-on-exec, readable once it has ended; -ESRCH, -EMFILE, …. */
 int bri_pidfd_open(pid_t pid);
 int bri_pidfd_signal(int pidfd, int signal);

@@ -4,12 +4,22 @@
 #include "arena/undertaker.h"
 #include "base/time.h"
 #include "brood.h"
+#include "plat/process.h"
 #include "sync/event.h"
 
 enum { SPINS = 100, SLICE_MS = 20 };
 
 _Thread_local unsigned bri_mutexes_held;
 _Thread_local unsigned bri_undertaking_is_due;
+
+int bri_mutex_is_damaged(bri_name owner)
+{
+    if (owner == 0 || owner == BRI_MUTEX_GRAVE)
+        return 0;
+    if (owner == bri_self())
+        return bri_mutexes_held == 0 && bri_process_has_one_thread();
+    return !bri_is_alive(owner) && !bri_is_dead_and_unburied(owner);
+}
 
 /* Sections are short: the holder is nearly always running. */
 static int spin(struct bri_mutex_shm *mutex)

@@ -25,12 +25,10 @@
 #define BRI_MUTEX_GRAVE \
     ((bri_name)(BRI_SLOTS - 1)) /* no name: of an object that was unmade, see locks/vigil.h */
 
-/* Does the word name nobody, alive or dead?  Before a slot is another's the mutexes of the dead are free: such a word is damage, and whoever wants
- * the mutex takes it.  A name that lives and does not hold it cannot be told from one that does. */
-static inline int bri_mutex_is_damaged(bri_name owner)
-{
-    return owner != 0 && owner != BRI_MUTEX_GRAVE && !bri_is_alive(owner) && !bri_is_dead_and_unburied(owner);
-}
+/* Does the word name nobody, alive or dead, or this process, whose only thread wants the mutex and holds none?  Before a slot is another's the
+ * mutexes of the dead are free: such a word is damage, and whoever wants the mutex takes it.  Another name that lives and does not hold it
+ * cannot be told from one that does. */
+int bri_mutex_is_damaged(bri_name owner);
 
 void bri_mutex_lock_slow(struct bri_mutex_shm *mutex);
 void bri_mutex_unlock_slow(struct bri_mutex_shm *mutex);
