@@ -10,6 +10,10 @@
 #include <string.h>
 #include <sys/wait.h>
 
+#ifndef BENCH_BROOD /* the name of the subject: "brood-shared" where the library is not linked in */
+#define BENCH_BROOD "brood"
+#endif
+
 /* ---- brood ---- */
 
 static int add_one_to(brood_task *task, const void *item, void *result)
@@ -135,8 +139,8 @@ int main(int argc, char **argv)
 {
     static const char *const forked[] = {"1", "16", "256", NULL}, *const copied[] = {"auto", NULL};
     static const struct subject subjects[] = {
-        {"brood", brood_version, measure_brood, work_all},
-        {"brood-copied", brood_version, measure_copied, copied},
+        {BENCH_BROOD, brood_version, measure_brood, work_all},
+        {BENCH_BROOD "-copied", brood_version, measure_copied, copied},
         {"fork-per-chunk", kernel_version, measure_forks, forked},
     };
 

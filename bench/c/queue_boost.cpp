@@ -45,7 +45,7 @@ int get(message *messages, int count)
 
 void measure(const call *call, sample *ret_sample)
 {
-    static const transport transport = {create, destroy, nullptr, nullptr, put, get, 1};
+    static const transport transport = {create, destroy, nullptr, nullptr, put, get, nullptr, 1};
 
     measure_traffic(call, &transport, ret_sample);
 }

@@ -5,18 +5,28 @@
 #include "traffic.h"
 
 #include <brood.h>
+#include <errno.h>
 
 static brood_queue *queue;
+static brood_event *never;
 
 static void create(int producers, int consumers, int batch)
 {
     (void)producers, (void)consumers, (void)batch;
     must_brood(brood_queue_create(BROOD_QUEUE_OPTIONS(.max_messages = QUEUED), &queue), "brood_queue_create");
+    must_brood(brood_event_create(&never), "brood_event_create");
 }
 
 /* Its users were killed in their waits: the queue goes with the arena. */
 static void destroy(void)
 {
+}
+
+/* As a program does that waits for its processes by brood: then its CPU counts as free, and those that work may spin. */
+static void rest(void)
+{
+    if (brood_event_wait(never, brood_after_ms(1)) != -ETIMEDOUT)
+        fail("an event that nobody sets: %s", brood_error_text());
 }
 
 static void put(const struct message *messages, int count)
@@ -57,7 +67,8 @@ static int get(struct message *messages, int count)
 
 static void measure(const struct call *call, struct sample *ret_sample)
 {
-    static const struct transport transport = {.create = create, .destroy = destroy, .put = put, .get = get};
+    static const struct transport transport = {
+        .create = create, .destroy = destroy, .put = put, .get = get, .rest = rest};
 
     measure_traffic(call, &transport, ret_sample);
 }

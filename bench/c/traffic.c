@@ -7,6 +7,8 @@
 #include <string.h>
 #include <sys/wait.h>
 
+enum { REST_US = 200 };
+
 const char *const traffic_all[] = {"1to1",         "2to1",         "1to2",         "4to4", "1to1-batched",
                                    "2to1-batched", "1to2-batched", "4to4-batched", NULL};
 const char *const traffic_one_by_one[] = {"1to1", "2to1", "1to2", "4to4", NULL};
@@ -123,8 +125,13 @@ static double play(struct player *players, pid_t *pids, int producers, int consu
     pause_us(20000);
     const double begun = now_us();
     atomic_store(&shared->go, 1);
-    while (all_got(shared, &sum) < total)
-        pause_us(200), check_children();
+    while (all_got(shared, &sum) < total) {
+        if (players[0].transport->rest != NULL)
+            players[0].transport->rest();
+        else
+            pause_us(REST_US);
+        check_children();
+    }
     return now_us() - begun;
 }
 

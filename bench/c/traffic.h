@@ -32,6 +32,8 @@ struct transport {
     void (*put)(const struct message *messages, int count);
     /* Waits for messages, and takes at most `count`: how many. */
     int (*get)(struct message *messages, int count);
+    /* How the parent, which takes no part, waits for a moment; NULL: it sleeps. */
+    void (*rest)(void);
     int slower_by; /* so many times fewer messages make a sample; 0: 1 */
 };
 

@@ -155,26 +155,22 @@ static void measure_chunks(const struct call *call, const struct runner *runner,
     sample->cpu_us_per_task = cpu_us / (double)work->count;
 }
 
-/* Serial loops before and after, for a machine whose speed varies. */
-static void measure_irregular(const struct call *call, const struct runner *runner, const struct work *work,
-                              uint64_t *expected, struct sample *sample)
+/* Serial loops before and after, for a machine whose speed varies; the first has warmed up what there is to be. */
+static void measure_irregular(const struct runner *runner, const struct work *work, uint64_t *expected,
+                              struct sample *sample)
 {
-    const size_t loops = call->is_quick ? 2 : 3;
-    double percent[3];
+    const double begun = now_us();
+    run_serially(work, expected);
+    const double before = now_us() - begun;
+    const struct times took = time_loop(runner, work, expected);
+    const double begun_again = now_us();
+    run_serially(work, expected);
 
     sample->unit = "% of ideal";
     sample->more_is_better = 1;
     sample->n = work->count;
-    for (size_t i = 0; i < loops; i++) {
-        const double begun = now_us();
-        run_serially(work, expected);
-        const double before = now_us() - begun;
-        const double took = time_loop(runner, work, expected).wall_us;
-        const double begun_again = now_us();
-        run_serially(work, expected);
-        percent[i] = 100 * (before + now_us() - begun_again) / 2 / brood_cpu_count() / took;
-    }
-    sample->value = median(percent, loops);
+    sample->value = 100 * (before + now_us() - begun_again) / 2 / brood_cpu_count() / took.wall_us;
+    sample->cpu_us_per_task = took.cpu_us / (double)work->count;
 }
 
 static void use_a_cpu(void *argument)
@@ -215,5 +211,5 @@ void measure_work(const struct call *call, const struct runner *runner, struct s
     else if (work.function == add_one)
         measure_chunks(call, runner, &work, expected, ret_sample);
     else
-        measure_irregular(call, runner, &work, expected, ret_sample);
+        measure_irregular(runner, &work, expected, ret_sample);
 }
