@@ -36,7 +36,8 @@ static int try_chunk(struct bri_claim *claim, uint64_t chunk)
 static void next_victim(struct bri_claim *claim)
 {
     claim->victim = (claim->victim + 1) % claim->job->workers;
-    claim->victim_left = share_begin(claim->job, claim->victim + 1) - share_begin(claim->job, claim->victim);
+    claim->victim_begin = share_begin(claim->job, claim->victim);
+    claim->victim_left = share_begin(claim->job, claim->victim + 1) - claim->victim_begin;
 }
 
 static int try_others(struct bri_claim *claim)
@@ -44,7 +45,7 @@ static int try_others(struct bri_claim *claim)
     for (; claim->victim != claim->worker; next_victim(claim))
         while (claim->victim_left > 0) {
             claim->victim_left--;
-            if (try_chunk(claim, share_begin(claim->job, claim->victim) + claim->victim_left))
+            if (try_chunk(claim, claim->victim_begin + claim->victim_left))
                 return 1;
         }
     return 0;
@@ -54,8 +55,7 @@ static int try_job(struct bri_claim *claim)
 {
     if (claim->job->chunks == 1)
         return try_chunk(claim, 0);
-    uint64_t end = share_begin(claim->job, claim->worker + 1);
-    while (claim->own_next < end)
+    while (claim->own_next < claim->own_end)
         if (try_chunk(claim, claim->own_next++))
             return 1;
     return try_others(claim);
@@ -79,6 +79,7 @@ static int begin_visit(struct bri_claim *claim, _Atomic bri_offset *offer, uint6
     claim->job = bri_at(job_at);
     claim->index = index;
     claim->own_next = share_begin(claim->job, claim->worker);
+    claim->own_end = share_begin(claim->job, claim->worker + 1);
     claim->victim = claim->worker;
     next_victim(claim);
     return 1;

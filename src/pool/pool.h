@@ -286,7 +286,9 @@ struct bri_claim {
     uint64_t chunk;          /* the chunk claimed */
     uint64_t index;          /* where the visit is: of the ring */
     uint64_t own_next;       /* next chunk of the own share to try */
+    uint64_t own_end;        /* behind the own share */
     uint32_t victim;         /* whose share is being taken from */
+    uint64_t victim_begin;   /* its first chunk */
     uint64_t victim_left;    /* chunks of it still to be tried, from its far end */
     uint64_t seen_again;     /* returns looked through at this count */
     struct bri_limits limits;
