@@ -126,6 +126,25 @@ static void join_keeps_its_deadline(void **unused)
     assert_ok(brood_process_destroy(process));
 }
 
+/* Ends once its starter counts as asleep, so that others may spin. */
+static int await_idle(void *slot)
+{
+    while (!bri_load_acquire(&((struct bri_slot_shm *)slot)->idle))
+        sched_yield();
+    return 0;
+}
+
+static void who_joins_counts_as_asleep(void **unused)
+{
+    brood_arena_stats stats = {.size = sizeof stats};
+
+    (void)unused;
+    assert_ok(brood_arena_stats_get(&stats)); /* there is an arena, and this process has a slot in it */
+    struct bri_slot_shm *slot = bri_slot_of(bri_self());
+    assert_int_equal(exit_code_of(start(await_idle, slot)), 0);
+    assert_int_equal(bri_load_acquire(&slot->idle), 0);
+}
+
 static void its_descriptor_tells_of_the_end(void **unused)
 {
     brood_process *process = start(hang, NULL);
@@ -409,6 +428,7 @@ int main(void)
         clean_test(it_is_ended_by_signals),
         clean_test(ctrl_c_is_its_own_business),
         clean_test(join_keeps_its_deadline),
+        clean_test(who_joins_counts_as_asleep),
         clean_test(its_descriptor_tells_of_the_end),
         clean_test(it_has_a_pid_and_a_name),
         clean_test(it_sees_memory_as_it_is_now),

@@ -117,14 +117,18 @@ void bri_before_sleep(void)
         hook();
 }
 
+/* What may_spin of others asks. */
+static void set_idle(uint32_t is_idle)
+{
+    bri_store_relaxed(&bri_slot_of(bri_self())->idle, is_idle);
+}
+
 static int sleep_once(_Atomic uint32_t *event, uint32_t key, uint32_t obituary, int64_t until)
 {
-    _Atomic uint32_t *idle = &bri_slot_of(bri_self())->idle;
-
     bri_before_sleep();
-    bri_store_relaxed(idle, 1u);
+    set_idle(1);
     int slept = bri_event_sleep(event, key, obituary, until);
-    bri_store_relaxed(idle, 0u);
+    set_idle(0);
     return slept;
 }
 
@@ -156,8 +160,10 @@ int bri_wait_for_end(int pidfd, int64_t deadline)
 {
     int error;
 
+    set_idle(1);
     do
         error = bri_pidfd_wait_once(pidfd, deadline);
     while (error == -EINTR && !bri_is_interrupted());
+    set_idle(0);
     return error;
 }
