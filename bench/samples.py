@@ -20,6 +20,7 @@ class Programs:
     def __init__(self, build, python):
         self._build, self._python = build, python
         self._environment = dict(os.environ, PYTHONPATH=str((build / "python").resolve()))
+        self._environment.pop("PYTHONDONTWRITEBYTECODE", None)  # the peers are compiled: brood is to be, too, once it was imported
         self._lists = {}
 
     def command(self, name):
