@@ -7,7 +7,6 @@ import math
 import pickle
 import signal
 from collections.abc import Callable
-from concurrent.futures import CancelledError
 from multiprocessing.context import TimeoutError as MultiprocessingTimeoutError
 from typing import Any, NamedTuple, TypedDict
 
@@ -18,6 +17,17 @@ __all__: list[str] = []
 _MOST_MS = 2**32 - 1
 _MOST_RETRIES = 1000
 SIGNAL = signal.SIGRTMIN + 7  # tells a worker that its task has to end; then come SIGTERM and SIGKILL
+
+
+def cancelled(text: str) -> BaseException:
+    """What a cancelled task ends with.  Its module imports more than all of this package: it is there once it is needed."""
+    from concurrent.futures import CancelledError
+
+    return CancelledError(text)
+
+
+def _is_ending(error: BaseException) -> bool:
+    return isinstance(error, TaskTimeout) or isinstance(error, type(cancelled("")))
 
 
 class TaskTimeout(MultiprocessingTimeoutError, TimeoutError):
@@ -147,9 +157,9 @@ class Retry:
             _core._note_attempts(attempt)
             try:
                 return function(*args, **kwds)
-            except (TaskTimeout, CancelledError):
-                raise
             except self._retry_on as error:
+                if _is_ending(error):
+                    raise
                 if attempt > self._retries or _core._task_ending():
                     error.add_note(f"attempt {attempt} of {self._retries + 1}")
                     raise
@@ -173,7 +183,7 @@ def _end_task(number: int, frame: object) -> None:
     if ending == _TIMED_OUT:
         raise TaskTimeout("the time of this task is over")
     if ending == _CANCELLED:
-        raise CancelledError("this task was cancelled")
+        raise cancelled("this task was cancelled")
 
 
 def begin_worker() -> None:

@@ -8,13 +8,12 @@ import pickle
 import sys
 import traceback
 from collections.abc import Callable
-from concurrent.futures import CancelledError
 from multiprocessing.context import ProcessError
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, NoReturn
 
 from . import _core, _stacks, _travel
-from ._ends import Limits, TaskTimeout
+from ._ends import Limits, TaskTimeout, cancelled
 from ._std_pool import ExceptionWithTraceback, MaybeEncodingError, RemoteTraceback
 
 __all__: list[str] = []
@@ -203,7 +202,7 @@ def unpack(
     if kind == _TIMED_OUT:
         return _from_where(TaskTimeout(_told(first, size, text or "")), pid, stack_of)
     if kind == _CANCELLED:
-        return _from_where(CancelledError(_told(first, size, text) if text else _NOT_BEGUN), pid, stack_of)
+        return _from_where(cancelled(_told(first, size, text) if text else _NOT_BEGUN), pid, stack_of)
     if kind == _ERROR and code == -errno.ENOMEM:
         return MemoryError(_told(first, size, f": {text}"))
     if kind == _ERROR:

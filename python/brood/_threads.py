@@ -7,7 +7,6 @@ installed.  Both happen in workers: the owner keeps its threads.
 from __future__ import annotations
 
 import os
-import re
 import warnings
 from typing import Any, Literal
 
@@ -23,7 +22,7 @@ _VARIABLE_OF = {
     "blis": "BLIS_NUM_THREADS",
 }
 VARIABLES = (*_VARIABLE_OF.values(), "VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS")
-_WITH_THREADS = re.compile(r"(lib)?(openblas|scipy_openblas|mkl_rt|blis|blas|flexiblas|gomp|iomp|omp)")
+_WITH_THREADS = ("openblas", "scipy_openblas", "mkl_rt", "blis", "blas", "flexiblas", "gomp", "iomp", "omp")  # how their names begin, after "lib"
 
 # Of this process, in a worker: how many threads it was given, and which variables we have set, and not the user.
 _share: int | None = None
@@ -78,7 +77,7 @@ class Cap:
 
     def prepare(self) -> None:
         """In the process that workers are forked from: find what is loaded by then."""
-        if any(_WITH_THREADS.match(os.path.basename(path)) for path in _core._mapped_libraries()):
+        if any(map(may_have_threads, _core._mapped_libraries())):
             self._libraries = [one for one in _loaded_libraries() if _variable_of(one) in self._ours]
 
     def begin(self) -> None:
@@ -90,6 +89,11 @@ class Cap:
         for library in self._libraries:
             if self._is_exact or (library.num_threads or 0) > self._threads:
                 library.set_num_threads(self._threads)
+
+
+def may_have_threads(path: str) -> bool:
+    """Whether threadpoolctl may know the library; asking it costs more than this look."""
+    return os.path.basename(path).removeprefix("lib").startswith(_WITH_THREADS)
 
 
 def _variable_of(library: Any) -> str:
