@@ -10,7 +10,7 @@
 #include "plat/futex.h"
 #include "plat/process.h"
 
-enum { SPIN_ROUNDS = 200, RELAX_PER_ROUND = 8, ROUNDS_PER_YIELD = 32, LOOKS = 200, SLICE_GROWTH = 8 };
+enum { SPIN_ROUNDS = 200, RELAX_PER_ROUND = 8, ROUNDS_PER_YIELD = 32, LOOKS = 200, SLICE_GROWTH = 8, YIELD_NS = 5000 };
 
 void bri_event_signal_slow(_Atomic uint32_t *event, int count)
 {
@@ -56,20 +56,29 @@ static int may_spin(void)
     return runnable <= header->cpus && header->cpus > 1;
 }
 
-/* Whoever is waited for may be runnable and have no CPU but this one, since other programs run, too: it is let in from time to time.  What
- * comes within some microseconds comes without a system call. */
+/* Lets others run: whoever is waited for may have no CPU but this one, since other programs run, too.  Did anybody? */
+static int somebody_ran(void)
+{
+    int64_t before = bri_now_ns();
+
+    sched_yield();
+    return bri_now_ns() - before > YIELD_NS;
+}
+
+/* What comes within some microseconds comes without a system call.  Where others want this CPU the spinning ends: law 6 means them as well,
+ * and who sleeps is let in sooner than who has had his share. */
 static int spin(bri_condition *condition, void *argument)
 {
-    for (int round = 0; round < SPIN_ROUNDS; round++) {
+    int met = 0, is_wanted = 0;
+
+    for (int round = 1; met == 0 && !is_wanted && round <= SPIN_ROUNDS; round++) {
         for (int i = 0; i < RELAX_PER_ROUND; i++)
             bri_cpu_relax();
-        int met = condition(argument);
-        if (met != 0)
-            return met;
-        if (round % ROUNDS_PER_YIELD == ROUNDS_PER_YIELD - 1)
-            sched_yield();
+        if (round % ROUNDS_PER_YIELD == 0)
+            is_wanted = somebody_ran();
+        met = condition(argument);
     }
-    return 0;
+    return met;
 }
 
 int bri_look(bri_condition *condition, void *argument)
