@@ -8,7 +8,8 @@
  *   object.c      what its Python objects share            queue*.c, queue.h  Queue
  *   pickling.c    objects to bytes and back (and plain.c)  tally.c            JoinableQueue's count
  *   arena.c       the arena for other programs             memory.c           Memory
- *   libc.c        seeds, mapped libraries                  pool.h             has the list of the pool's files
+ *   libc.c        seeds, mapped libraries                  guarded.c          with lock, value.value
+ *   pool.h        has the list of the pool's files
  *
  * A part is a function that adds its types and functions to the module; module.c has the table of parts.
  * Of what is global, the table of leases belongs to the process and has a mutex of its own, and the rest is atomic.
@@ -25,6 +26,7 @@
 /* Each is NULL until its part has been added. */
 struct core_state {
     PyObject *semlock_type, *condition_type, *event_type, *barrier_type;
+    PyObject *face_type, *guarded_type, *property_type;
     PyObject *queue_type, *tally_type, *memory_type;
     PyObject *empty, *full, *broken_barrier; /* queue.Empty, queue.Full, threading.BrokenBarrierError */
     PyObject *plain_dumps, *plain_loads;     /* of _pickle */
@@ -48,6 +50,7 @@ int core_add_waiting(PyObject *module);
 int core_add_arena(PyObject *module);
 int core_add_leases(PyObject *module);
 int core_add_sync(PyObject *module);
+int core_add_guarded(PyObject *module);
 int core_add_condition(PyObject *module);
 int core_add_flags(PyObject *module);
 int core_add_queue(PyObject *module);

@@ -249,7 +249,7 @@ static int is_full(const struct semlock *self)
            self->maxvalue < INT_MAX && semaphore_value(self->object.lease->object) >= self->maxvalue;
 }
 
-static PyObject *semlock_release(PyObject *self, PyObject *unused)
+PyObject *semlock_release(PyObject *self, PyObject *unused)
 {
     struct semlock *semlock = (struct semlock *)self;
 
@@ -263,7 +263,7 @@ static PyObject *semlock_release(PyObject *self, PyObject *unused)
     Py_RETURN_NONE;
 }
 
-static PyObject *semlock_enter(PyObject *self, PyObject *unused)
+PyObject *semlock_enter(PyObject *self, PyObject *unused)
 {
     (void)unused;
     if (core_object_handle(self) == NULL || semlock_acquire_until((struct semlock *)self, BROOD_FOREVER) < 0)
@@ -271,7 +271,7 @@ static PyObject *semlock_enter(PyObject *self, PyObject *unused)
     Py_RETURN_TRUE;
 }
 
-static PyObject *semlock_exit(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
+PyObject *semlock_exit(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
 {
     (void)arguments, (void)count;
     return semlock_release(self, NULL);

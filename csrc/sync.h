@@ -18,6 +18,11 @@ int semlock_is_mine(struct semlock *semlock);
 /* -1 with an exception, 0: not by the deadline, 1. */
 int semlock_acquire_until(struct semlock *semlock, int64_t deadline);
 
+/* Its methods of these names. */
+PyObject *semlock_enter(PyObject *self, PyObject *unused);
+PyObject *semlock_exit(PyObject *self, PyObject *const *details, Py_ssize_t count);
+PyObject *semlock_release(PyObject *self, PyObject *unused);
+
 /* Releases it that often.  0, or the core's negative errno. */
 int semlock_release_all(struct semlock *semlock, int64_t depth);
 

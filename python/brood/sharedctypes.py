@@ -119,57 +119,27 @@ def rebuild_ctype(type_: Any, wrapper: Any, length: int | None) -> Any:
     return obj
 
 
-def make_property(name: str) -> property:
+def make_property(name: str) -> Any:
     """Return a property for an attribute of the wrapped object, read and written with the lock held."""
-
-    def read(self: Any) -> Any:
-        self.acquire()
-        try:
-            return getattr(self._obj, name)
-        finally:
-            self.release()
-
-    def write(self: Any, value: Any) -> None:
-        self.acquire()
-        try:
-            setattr(self._obj, name, value)
-        finally:
-            self.release()
-
-    return property(read, write, doc=f"The {name} of the ctypes object, read and written with the lock held.")
+    return _core._guarded_property(name)
 
 
 class_cache: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
 
 
-class SynchronizedBase:
-    """What the wrappers have in common."""
+class SynchronizedBase(_core.Guarded):
+    """What the wrappers have in common; ``with``, ``get_obj`` and ``get_lock`` are the core's."""
 
     acquire: Callable[..., bool]
     release: Callable[[], None]
 
     def __init__(self, obj: Any, lock: Any = None, ctx: Any = None) -> None:
-        self._obj = obj
-        self._lock = lock or (ctx or _default_context()).RLock()
+        super().__init__(obj, lock or (ctx or _default_context()).RLock())
         self.acquire = self._lock.acquire
         self.release = self._lock.release
 
-    def __enter__(self) -> Any:
-        return self._lock.__enter__()
-
-    def __exit__(self, *details: object) -> Any:
-        return self._lock.__exit__(*details)
-
     def __reduce__(self) -> Any:
         return synchronized, (self._obj, self._lock)
-
-    def get_obj(self) -> Any:
-        """Return the ctypes object itself."""
-        return self._obj
-
-    def get_lock(self) -> Any:
-        """Return the lock."""
-        return self._lock
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} wrapper for {self._obj}>"

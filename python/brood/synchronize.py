@@ -29,8 +29,8 @@ class Acquire(Protocol):
         ...
 
 
-class SemLock:
-    """What the locks and semaphores have in common: ``acquire`` and ``release`` are the core's own methods."""
+class SemLock(_core.LockFace):
+    """What the locks and semaphores have in common: ``acquire``, ``release`` and ``with`` are the core's own."""
 
     acquire: Acquire
     release: Callable[[], None]
@@ -42,12 +42,6 @@ class SemLock:
     def _make_methods(self) -> None:
         self.acquire = self._semlock.acquire
         self.release = self._semlock.release
-
-    def __enter__(self) -> bool:
-        return self._semlock.__enter__()
-
-    def __exit__(self, *details: object) -> None:
-        self._semlock.__exit__(*details)
 
     def __getstate__(self) -> _core.SemLock:
         return self._semlock

@@ -3,8 +3,10 @@
 import array
 import ctypes
 import gc
+import multiprocessing
 import pickle
 import signal
+import threading
 
 import pytest
 
@@ -172,6 +174,26 @@ class TestSynchronized:
         point.x += 1
         assert (point.x, point.y) == (2, 2.0)
         assert type(Value(Point, ctx=ctx)) is type(point)
+
+    @pytest.mark.parametrize("make", [threading.RLock, multiprocessing.get_context("fork").RLock])
+    def test_with_a_lock_that_is_not_ours(self, make):
+        lock = make()
+        value = Value("i", 5, lock=lock)
+        with value, value.get_lock():
+            value.value += 2
+        assert (value.value, value.get_obj().value, value.get_lock()) == (7, 7, lock)
+
+    def test_the_lock_is_free_after_an_error(self):
+        value = Value("i", 5)
+        with pytest.raises(TypeError):
+            value.value = "text"
+        assert value.get_lock()._semlock._count() == 0 and value.value == 5
+
+    def test_its_property_is_for_it_alone(self):
+        with pytest.raises(TypeError, match="value is a property of Guarded, not of int"):
+            type(Value("i")).__dict__["value"].__get__(3)
+        with pytest.raises(AttributeError):
+            del Value("i").value
 
     def test_twice(self):
         with pytest.raises(AssertionError, match="already synchronized"):
