@@ -40,7 +40,9 @@ static int make_item_of(struct stream *stream, PyObject *chunk)
                        &stream->item) < 0 &&
         set_aside(stream) < 0)
         return -1;
-    stream->made += (size_t)stream->origin.chunk_items;
+    stream->made += ((struct callable *)stream->callable)->header.mode == TASK_CALL
+                        ? (size_t)stream->origin.chunk_items
+                        : (size_t)PyTuple_GET_SIZE(chunk);
     return 0;
 }
 
@@ -136,9 +138,10 @@ struct asking {
 
 static struct task_place place_of(const struct asking *asking)
 {
-    size_t chunk_items = asking->stream->origin.chunk_items;
+    size_t chunk_items = asking->stream->origin.chunk_items, first = asking->item.index * chunk_items;
+    size_t left = asking->stream->made - first; /* the last chunk may have fewer */
 
-    return (struct task_place){asking->item.index * chunk_items, chunk_items};
+    return (struct task_place){first, chunk_items < left ? chunk_items : left};
 }
 
 static int step_next(void *argument, int64_t deadline)

@@ -12,7 +12,7 @@ import threading
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from multiprocessing import util
 from multiprocessing.context import TimeoutError
 from types import TracebackType
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["Pool", "ThreadPool", "TaskTimeout", "WorkerDied", "PoolBroken"]
 
 _CHUNKS_PER_WORKER = 4
+_MANY, _LONG = 4096, 256  # items of a map, and of its chunks, that are worth a job for each chunk
 
 _R = TypeVar("_R")
 _T = TypeVar("_T")
@@ -228,6 +229,12 @@ class Pool:
 
         return_exceptions: True: what an item raised stands in its place, instead of being raised.
         """
+        items: Any = iterable  # whose type is what counts
+        if self._is_direct and not ends and not return_exceptions and type(items) in (list, tuple, range) and len(items) >= _MANY:
+            self._check_running()
+            size = self._chunksize(len(items), chunksize)
+            if size >= _LONG:
+                return self._map_in_flight(func, items, size)
         return self._map_async(func, iterable, _travel.MAP, chunksize, None, None, ends).get(
             return_exceptions=return_exceptions)
 
@@ -285,12 +292,34 @@ class Pool:
             iterable = list(iterable)
         chunks: list[_Chunk] = []
         if len(iterable):
-            if chunksize is None:  # what ends one item is to leave the others alone
-                chunksize = 1 if plan.is_given else -(-len(iterable) // (self._processes * _CHUNKS_PER_WORKER))
-            chunksize = _arguments.positive("chunksize", chunksize)
+            if chunksize is None and plan.is_given:  # what ends one item is to leave the others alone
+                chunksize = 1
+            chunksize = self._chunksize(len(iterable), chunksize)
             chunks = list(_chunks_of(iterable, chunksize))
         job = self._submit(func, mode, chunks, chunksize, len(iterable), plan, number) if chunksize and chunks else None
         return self._watched(MapResult(job, callback, error_callback))
+
+    def _chunksize(self, items: int, chunksize: int | None) -> int:
+        if chunksize is None:
+            return -(-items // (self._processes * _CHUNKS_PER_WORKER))
+        return _arguments.positive("chunksize", chunksize)
+
+    def _map_in_flight(self, func: Callable[[_T], _R], items: Sequence[_T], chunksize: int) -> list[_R]:
+        """A map of long chunks: the workers have the first while the second is pickled, and what is done is unpickled while they go on."""
+        stream = self._core.imap(
+            self._callable(func, _travel.MAP), _chunks_of(items, chunksize), True, -(-len(items) // chunksize), chunksize, (0, 0, 0), next(self._jobs))
+        values: list[_R] = []
+        first_error: BaseException | None = None
+        for _ in range(0, len(items), chunksize):
+            try:
+                values += stream.next(None)
+            except BaseException as error:  # the task's, whatever it is
+                if isinstance(error, KeyboardInterrupt) and not hasattr(error, "__notes__"):
+                    raise  # ours
+                first_error = first_error or error
+        if first_error is not None:
+            raise first_error
+        return values
 
     def imap(
         self,

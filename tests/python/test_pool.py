@@ -822,3 +822,67 @@ def test_ctrl_c_in_the_iterator_of_an_imap_does_not_wait_for_results(pool, tmp_p
 
 def pause(x):
     signal.pause()
+
+
+# ---- maps of long chunks, which are begun while the next is pickled ----
+
+LONG = 5003
+
+
+class Mute:
+    """Does not pickle."""
+
+    def __reduce__(self):
+        raise TypeError("mute")
+
+
+def fail_late(x):
+    if x >= LONG - 2:
+        raise ValueError(f"no {x}")
+    return x
+
+
+def die_late(x):
+    if x == LONG - 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return x
+
+
+def stop(x):
+    raise StopIteration(x)
+
+
+@pytest.mark.parametrize("chunksize", [None, 256, 1000, LONG, 2 * LONG])
+@pytest.mark.parametrize("kind", [range, lambda n: list(range(n)), lambda n: tuple(range(n))], ids=["range", "list", "tuple"])
+def test_a_long_map(pool, kind, chunksize):
+    assert pool.map(square, kind(LONG), chunksize) == [x * x for x in range(LONG)]
+
+
+def test_a_long_map_ends_with_its_first_error(pool):
+    with pytest.raises(ValueError, match=f"no {LONG - 2}") as caught:
+        pool.map(fail_late, range(LONG), 1000)
+    assert f"item {LONG - 2}" in "".join(caught.value.__notes__)
+    with pytest.raises(StopIteration) as caught:
+        pool.map(stop, range(LONG), 1000)
+    assert caught.value.value == 0
+    assert pool.map(square, [3]) == [9]
+
+
+def test_the_last_chunk_of_a_long_map_is_as_long_as_it_is(pool):
+    with pytest.raises(WorkerDied) as caught:
+        pool.map(die_late, range(LONG), 1000)
+    assert caught.value.items == range(5000, 5003)
+
+
+def test_an_item_of_a_long_map_that_cannot_travel(pool):
+    with pytest.raises(TypeError, match=f"item {LONG} .*mute"):
+        pool.map(square, [*range(LONG), Mute()], 1000)
+    assert pool.map(square, [3]) == [9]
+
+
+def test_a_long_map_whose_pool_is_terminated(pool):
+    thread = threading.Timer(0.2, pool.terminate)
+    thread.start()
+    with pytest.raises(PoolBroken, match="terminated"):
+        pool.map(time.sleep, [60] * LONG)
+    thread.join()
