@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <structmember.h>
 
+#include "arena/roster.h"
 #include "base/check.h"
 #include "locks/locks.h"
 
@@ -19,14 +20,15 @@ enum { RECURSIVE_MUTEX, SEMAPHORE };
 
 /* ---- what each kind of lock does ---- */
 
+/* A lease says that the handle is one; that this process has joined the arena may be news after a fork. */
 static int step_lock(void *lock, int64_t deadline)
 {
-    return brood_lock_acquire(lock, deadline);
+    return bri_self() != 0 ? bri_lock_acquire(lock, deadline) : brood_lock_acquire(lock, deadline);
 }
 
 static int step_rlock(void *lock, int64_t deadline)
 {
-    return brood_rlock_acquire(lock, deadline);
+    return bri_self() != 0 ? bri_rlock_acquire(lock, deadline) : brood_rlock_acquire(lock, deadline);
 }
 
 static int step_semaphore(void *semaphore, int64_t deadline)
@@ -50,9 +52,11 @@ static int release_semaphore(void *semaphore)
 
 static int release_core(const struct core_lease *lease)
 {
-    if (lease->kind == CORE_LOCK)
-        return brood_lock_release(lease->object);
-    return lease->kind == CORE_RLOCK ? brood_rlock_release(lease->object) : release_semaphore(lease->object);
+    if (lease->kind == CORE_SEMAPHORE)
+        return release_semaphore(lease->object);
+    if (bri_self() == 0)
+        return lease->kind == CORE_LOCK ? brood_lock_release(lease->object) : brood_rlock_release(lease->object);
+    return lease->kind == CORE_LOCK ? bri_lock_release(lease->object) : bri_rlock_release(lease->object);
 }
 
 static int semaphore_value(void *semaphore)

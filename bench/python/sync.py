@@ -7,7 +7,9 @@ import time
 import pools
 import sample
 
-COUNTS = {"brood": 200_000, "multiprocessing": 100_000}
+COUNT = 100_000
+BATCHES = 50  # short ones, most of which nobody interrupts
+SUBJECTS = ("brood", "multiprocessing")
 
 
 def lock(context):
@@ -17,6 +19,16 @@ def lock(context):
         for _ in range(n):
             guard.acquire()
             guard.release()
+    return pairs, lambda n: sample.check(guard.acquire(False), "the lock is not free")
+
+
+def with_lock(context):
+    guard = context.Lock()
+
+    def pairs(n):
+        for _ in range(n):
+            with guard:
+                pass
     return pairs, lambda n: sample.check(guard.acquire(False), "the lock is not free")
 
 
@@ -51,14 +63,14 @@ def value(context):
     return pairs, lambda n: sample.check(number.value == n, f"{number.value} of {n} increments")
 
 
-KINDS = {"Lock": lock, "Semaphore": semaphore, "Event": event, "Value": value}
+KINDS = {"Lock": lock, "with": with_lock, "Semaphore": semaphore, "Event": event, "Value": value}
 
 
 def _alone(make, context, n):
     operate, verify = make(context)
-    rounds = 5
-    value, facts = sample.in_batches(rounds, n // rounds, lambda: operate(n // rounds))
-    verify(n // rounds * rounds)
+    size = n // BATCHES
+    value, facts = sample.in_batches(BATCHES, size, lambda: operate(size))
+    verify(size * BATCHES)
     return sample.result(value * 1e9, "ns", **facts)
 
 
@@ -113,7 +125,7 @@ def _ping_pong(context, n):
 
 def measure(subject, variant, is_quick):
     kind, _, how = variant.partition("-")
-    context, n = importlib.import_module(subject), COUNTS[subject] // (4 if is_quick else 1)
+    context, n = importlib.import_module(subject), COUNT // (4 if is_quick else 1)
     if how == "ping-pong":
         return _ping_pong(context, n // 10)
     return (_alone if how == "alone" else _contended)(KINDS[kind], context, n)
@@ -122,4 +134,4 @@ def measure(subject, variant, is_quick):
 if __name__ == "__main__":
     multiprocessing.set_start_method("fork")
     ways = [f"{kind}-{how}" for kind in KINDS for how in ("alone", "contended")] + ["Event-ping-pong"]
-    sample.main({name: pools.version(name) for name in COUNTS}, {way: list(COUNTS) for way in ways}, measure)
+    sample.main({name: pools.version(name) for name in SUBJECTS}, {way: list(SUBJECTS) for way in ways}, measure)

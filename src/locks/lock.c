@@ -106,12 +106,10 @@ int brood_lock_create(brood_lock **ret_lock)
     return 0;
 }
 
-int brood_lock_acquire(brood_lock *lock, int64_t deadline)
+int bri_lock_acquire(brood_lock *lock, int64_t deadline)
 {
-    int error = bri_handle_check(lock, BRI_KIND_LOCK, "lock");
+    int error = bri_deadline_check(deadline);
 
-    if (error == 0)
-        error = bri_deadline_check(deadline);
     if (error < 0)
         return error;
     int taken = try_acquire(lock);
@@ -122,13 +120,17 @@ int brood_lock_acquire(brood_lock *lock, int64_t deadline)
     return taken - TAKEN;
 }
 
-int brood_lock_release(brood_lock *lock)
+int brood_lock_acquire(brood_lock *lock, int64_t deadline)
 {
     int error = bri_handle_check(lock, BRI_KIND_LOCK, "lock");
 
-    if (error < 0)
-        return error;
+    return error < 0 ? error : bri_lock_acquire(lock, deadline);
+}
+
+int bri_lock_release(brood_lock *lock)
+{
     uint64_t word = bri_load_acquire(&lock->word);
+
     do {
         if (is_free(word))
             return bri_fail(EPERM, "lock is not held: acquire it first");
@@ -136,6 +138,13 @@ int brood_lock_release(brood_lock *lock)
     bri_fault("lock.release.free");
     bri_event_signal(&lock->event, 1); /* R2 */
     return 0;
+}
+
+int brood_lock_release(brood_lock *lock)
+{
+    int error = bri_handle_check(lock, BRI_KIND_LOCK, "lock");
+
+    return error < 0 ? error : bri_lock_release(lock);
 }
 
 int brood_lock_destroy(brood_lock *lock)

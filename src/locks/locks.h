@@ -105,6 +105,10 @@ struct brood_barrier {
 extern const struct bri_kind_ops bri_lock_ops, bri_rlock_ops, bri_semaphore_ops, bri_condition_ops,
     bri_event_ops, bri_barrier_ops;
 
+/* As brood_lock_acquire and _release, for whoever has joined the arena and knows that the handle is one (lock.c). */
+int bri_lock_acquire(brood_lock *lock, int64_t deadline);
+int bri_lock_release(brood_lock *lock);
+
 /* --- the rlock, for the condition that waits on it (rlock.c) --- */
 
 /* 0 when it is the handle of an rlock, a condition's own included; -EINVAL. */
