@@ -131,7 +131,8 @@ static int init_guarded(PyObject *self, PyObject *arguments, PyObject *keywords)
     struct core_state *state = core_state_of(self);
     PyObject *object, *lock;
 
-    if (state == NULL || !PyArg_ParseTupleAndKeywords(arguments, keywords, "OO:Guarded", names, &object, &lock))
+    if (state == NULL ||
+        !PyArg_ParseTupleAndKeywords(arguments, keywords, "OO:Guarded", names, &object, &lock))
         return -1;
     Py_XSETREF(guarded->object, Py_NewRef(object));
     Py_XSETREF(guarded->lock, Py_NewRef(lock));
@@ -233,8 +234,7 @@ static PyType_Slot guarded_slots[] = {
 
 static PyType_Spec guarded_spec = {.name = "brood._core.Guarded",
                                    .basicsize = sizeof(struct guarded),
-                                   .flags =
-                                       Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+                                   .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
                                    .slots = guarded_slots};
 
 /* ---- its properties ---- */
@@ -269,8 +269,8 @@ static int is_guarded(PyObject *property, PyObject *instance)
     struct core_state *state = core_state_of(property);
 
     if (state != NULL && !PyObject_TypeCheck(instance, (PyTypeObject *)state->guarded_type))
-        PyErr_Format(PyExc_TypeError, "%U is a property of Guarded, not of %s", ((struct property *)property)->name,
-                     Py_TYPE(instance)->tp_name);
+        PyErr_Format(PyExc_TypeError, "%U is a property of Guarded, not of %s",
+                     ((struct property *)property)->name, Py_TYPE(instance)->tp_name);
     return !PyErr_Occurred() && is_made((struct guarded *)instance);
 }
 

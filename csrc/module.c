@@ -105,8 +105,8 @@ static int import_what_we_need(struct core_state *state)
 }
 
 static int (*const parts[])(PyObject *module) = {
-    core_add_waiting, core_add_arena, core_add_leases, core_add_sync, core_add_guarded, core_add_condition, core_add_flags,
-    core_add_queue,   core_add_tally, core_add_memory, core_add_libc, core_add_pool,
+    core_add_waiting, core_add_arena, core_add_leases, core_add_sync,   core_add_guarded, core_add_condition,
+    core_add_flags,   core_add_queue, core_add_tally,  core_add_memory, core_add_libc,    core_add_pool,
 };
 
 static int execute(PyObject *module)

@@ -55,7 +55,8 @@ static int release_core(const struct core_lease *lease)
     if (lease->kind == CORE_SEMAPHORE)
         return release_semaphore(lease->object);
     if (bri_self() == 0)
-        return lease->kind == CORE_LOCK ? brood_lock_release(lease->object) : brood_rlock_release(lease->object);
+        return lease->kind == CORE_LOCK ? brood_lock_release(lease->object)
+                                        : brood_rlock_release(lease->object);
     return lease->kind == CORE_LOCK ? bri_lock_release(lease->object) : bri_rlock_release(lease->object);
 }
 

@@ -10,7 +10,14 @@
 #include "plat/futex.h"
 #include "plat/process.h"
 
-enum { SPIN_ROUNDS = 200, RELAX_PER_ROUND = 8, ROUNDS_PER_YIELD = 32, LOOKS = 200, SLICE_GROWTH = 8, YIELD_NS = 5000 };
+enum {
+    SPIN_ROUNDS = 200,
+    RELAX_PER_ROUND = 8,
+    ROUNDS_PER_YIELD = 32,
+    LOOKS = 200,
+    SLICE_GROWTH = 8,
+    YIELD_NS = 5000
+};
 
 void bri_event_signal_slow(_Atomic uint32_t *event, int count)
 {
