@@ -616,6 +616,41 @@ static void descriptors_are_whole_or_not_at_all(void **unused)
     assert_ok(brood_pool_destroy(pool));
 }
 
+/* --- a child that a task forks --- */
+
+/* The child comes back from the function; its exit code is the result. */
+static int fork_and_return(brood_task *task, const void *item, void *result)
+{
+    int status = 0;
+
+    bri_add_relaxed(&tally->begun[brood_task_index(task)], 1);
+    pid_t child = fork();
+    if (child == 0)
+        return *(const int *)item;
+    if (child < 0 || waitpid(child, &status, 0) != child || !WIFEXITED(status))
+        return 99;
+    *(int *)result = WEXITSTATUS(status);
+    return 0;
+}
+
+static void a_child_that_returns_is_no_worker(void **state)
+{
+    static const int items[ITEMS] = {0, 1, 1, 0, 1};
+    int results[ITEMS];
+    brood_pool *pool;
+
+    (void)state;
+    clear_tally();
+    assert_ok(brood_pool_create(BROOD_POOL_OPTIONS(.workers = 2), &pool));
+    assert_ok(brood_pool_map(pool, fork_and_return, items, sizeof *items, results, sizeof *results, ITEMS,
+                             BROOD_MAP_OPTIONS(.chunk_items = 7)));
+    for (int i = 0; i < ITEMS; i++) {
+        assert_int_equal(results[i], items[i]);
+        assert_int_equal(tally->begun[i], 1);
+    }
+    assert_ok(brood_pool_destroy(pool));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -628,6 +663,7 @@ int main(void)
         clean_test(a_killed_supervisor_is_replaced),
         clean_test(a_supervisor_that_is_killed_for_ever_breaks_the_pool),
         clean_test(idle_pools_are_made_whole_again),
+        clean_test(a_child_that_returns_is_no_worker),
         clean_test(a_stopped_worker_only_delays),
         clean_test(a_stopped_supervisor_only_delays),
         clean_test(stopped_pools_can_be_destroyed),

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The life of a worker, and what task functions may call. */
 #include <errno.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdio_ext.h>
 #include <string.h>
@@ -25,8 +26,9 @@ struct brood_task {
     uint64_t index;
     size_t item_bytes;
     uint32_t worker;
-    int is_special; /* there is more to do at the item's end: it failed, or has a reply */
+    int is_special; /* there is more to do at the item's end: it failed, has a reply, or has forked and this is the child */
     int failed;
+    int is_of_child;
     int is_condemned;      /* it has to end, and the worker with it */
     brood_outcome outcome; /* when it failed */
     void *reply;           /* BRI_KIND_REPLY, or NULL */
@@ -35,6 +37,7 @@ struct brood_task {
 enum { NO_MEMORY_EXIT = 121, NO_LIMITS_EXIT = 123, ZEROED_BYTES = 8192 };
 
 static uint64_t code_shift; /* of this worker's pool */
+static brood_task *current; /* of this worker */
 
 /* --- for task functions --- */
 
@@ -157,8 +160,32 @@ static void be_condemned(brood_task *task)
 }
 
 /* What only few items need. */
+/* What a function's own fork() left in the child, which has the worker's stack. */
+static void note_child(void)
+{
+    if (current != NULL)
+        current->is_special = current->is_of_child = 1;
+}
+
+static void watch_forks(void)
+{
+    static int is_watching;
+
+    if (!is_watching) /* a worker of a worker's pool has the handler from it */
+        is_watching = pthread_atfork(NULL, NULL, note_child) == 0;
+}
+
+/* The function came back in a child that it has forked: that is no worker, and must not end the item a second time. */
+static _Noreturn void leave_child(const brood_task *task, int code)
+{
+    fflush(stdout);
+    _exit(code != 0 || task->failed);
+}
+
 static void finish_item(brood_task *task, int code)
 {
+    if (task->is_of_child)
+        leave_child(task, code);
     if (code != 0 && !task->failed)
         brood_task_fail(task, code, "");
     if (brood_task_is_ending(task))
@@ -368,13 +395,15 @@ uint64_t bri_worker_run_chunk(brood_pool *pool, struct bri_claim *claim)
     task.pool = pool;
     task.worker = claim->worker;
     task.item_bytes = job->item_bytes;
-    task.failed = task.is_special = 0;
+    task.failed = task.is_special = task.is_of_child = 0;
     task.is_condemned = 0;
     task.reply = NULL;
+    current = &task;
     for (uint64_t at = begin, next; at < end; at = next) {
         next = zero_results(job, at, end);
         run_items(claim, &task, at, next);
     }
+    current = NULL;
     if (__fpending(stdout) >
         0) /* a worker may be killed at any time: what its tasks print is not to wait for its end */
         fflush(stdout);
@@ -419,6 +448,7 @@ _Noreturn void bri_worker_main(brood_pool *pool, uint32_t index)
     bri_store_release(&seat->pid,
                       (int32_t)getpid()); /* its supervisor may not have come to it yet, or never */
     code_shift = pool->code_shift;
+    watch_forks();
     if (bri_limits_begin(&claim.limits, shared) < 0)
         bri_child_end(NO_LIMITS_EXIT);
     if (pool->hooks.worker_begins != NULL)
