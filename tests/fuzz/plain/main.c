@@ -102,7 +102,7 @@ int main(int count, char **arguments)
     uint64_t state = seed;
     for (time_t end = time(NULL) + seconds; optind == count && time(NULL) < end;)
         run_random(&state);
-    printf("# seed %llu, %llu inputs\n%sok 1 - every operation answers as the model does\n",
-           (unsigned long long)seed, (unsigned long long)runs, is_fine ? "" : "not ");
+    printf("# seed %llu, %llu inputs\n%sok 1 - every input is played to its end\n", (unsigned long long)seed,
+           (unsigned long long)runs, is_fine ? "" : "not ");
     return !is_fine;
 }
