@@ -46,7 +46,8 @@
  *   and loaded anew counts as long as it is the same, at the same address.
  * - fork() in a process with several threads copies only the caller's thread.  Locks of other libraries that another thread
  *   held at that moment stay locked in the child: create pools and processes early.
- * - A function that scribbles over memory of the arena harms everybody who shares it, as a thread would.
+ * - A function that scribbles over memory of the arena harms everybody who shares it, as a thread would: values, and what waits.  It does
+ *   not make others crash: calls that meet the damage return -ENOTRECOVERABLE (pools), -EBADMSG (queues) or -ENOMEM (memory).
  * - Processes of brood are children of nobody that the host knows, so that its wait() does not see them.  A host that is a subreaper
  *   (PR_SET_CHILD_SUBREAPER) or process 1 of its PID namespace inherits them as it inherits all orphans: leave pids that are
  *   not yours alone.
@@ -287,7 +288,7 @@ int brood_queue_create(const brood_queue_options *options, brood_queue **ret_que
 int brood_queue_destroy(brood_queue *queue);
 
 /* Copies one message in.  -ETIMEDOUT: full until the deadline.  -EMSGSIZE: over max_bytes.  -ENOMEM: arena.
- * -ESHUTDOWN: closed.  -EINVAL: queue, deadline, or data is NULL and bytes is not 0.
+ * -ESHUTDOWN: closed.  -EBADMSG: damaged.  -EINVAL: queue, deadline, or data is NULL and bytes is not 0.
  * thread any · fork shared · signal no · kill atomic */
 int brood_queue_put(brood_queue *queue, const void *data, size_t bytes, int64_t deadline);
 
@@ -298,7 +299,7 @@ int brood_queue_put_many(brood_queue *queue, const brood_message *messages, size
 
 /* Copies the oldest message into `buffer` and sets ret_bytes to its length.  -EMSGSIZE: it is longer than capacity; it
  * stays, and ret_bytes (alone, the one output set on a failure) is its length.  -ETIMEDOUT: empty until the deadline.  -ESHUTDOWN: closed and
- * drained.  -EINVAL.  thread any · fork shared · signal no · kill atomic */
+ * drained.  -EBADMSG: damaged.  -EINVAL.  thread any · fork shared · signal no · kill atomic */
 int brood_queue_get(brood_queue *queue, void *buffer, size_t capacity, size_t *ret_bytes, int64_t deadline);
 
 /* Waits for the first message, takes up to `count` that are there and fit one after the other (each aligned to 16) into
@@ -583,14 +584,14 @@ int brood_result_successful(brood_result *result); /* 1 or 0; -EAGAIN: not ready
 size_t brood_result_count(brood_result *result);   /* items; 0 for NULL */
 
 /* Waits, then copies the results (count × result_bytes) out.  0, or as brood_pool_map.  -EMSGSIZE: capacity is less than that.
- * For results in bytes, or of 0 bytes: results NULL and capacity 0. */
+ * For results in bytes, or of 0 bytes: results NULL and capacity 0.  -ENOTRECOVERABLE: the pool is broken, or shared memory damaged. */
 int brood_result_get(brood_result *result, void *results, size_t capacity, int64_t deadline);
 
 /* The reply to item `index` of a job in bytes, in place, valid until destroy.  -EAGAIN: not ready.  -ENODATA: the item has no value.
- * -ERANGE: index.  -EINVAL. */
+ * -ERANGE: index.  -EINVAL.  -ENOTRECOVERABLE: damaged. */
 int brood_result_bytes(brood_result *result, size_t index, brood_message *ret_reply);
 
-/* How item `index` ended, or BROOD_PENDING.  -ERANGE: index.  -EINVAL. */
+/* How item `index` ended, or BROOD_PENDING.  -ERANGE: index.  -EINVAL.  -ENOTRECOVERABLE: damaged. */
 int brood_result_outcome(brood_result *result, size_t index, brood_outcome *ret_outcome);
 
 /* Cancels the chunks that no worker has begun, and returns how many items these are. */
