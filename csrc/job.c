@@ -111,9 +111,10 @@ static struct job *make_call(PyObject *self, PyObject *const *arguments, Py_ssiz
     struct pool *pool = (struct pool *)self;
     brood_message item;
 
-    if (count != 4 || !Py_IS_TYPE(arguments[0], (PyTypeObject *)pool->state->callable_type))
-        return (void *)PyErr_Format(PyExc_TypeError,
-                                    "a callable of a pool, args, kwds and a number are needed");
+    if (count != 4 || !Py_IS_TYPE(arguments[0], (PyTypeObject *)pool->state->callable_type)) {
+        PyErr_SetString(PyExc_TypeError, "a callable of a pool, args, kwds and a number are needed");
+        return NULL;
+    }
     struct task_origin origin = {PyLong_AsUnsignedLongLong(arguments[3]), 0, 0};
     if ((PyErr_Occurred() && origin.job == (uint64_t)-1) || pool_handle(pool) == NULL)
         return NULL;
