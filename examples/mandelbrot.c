@@ -192,13 +192,11 @@ static int draw(brood_pool *pool, uint32_t *rows, uint32_t *ret_workers)
     return err;
 }
 
-static int save(const char *path)
+/* Takes the file. */
+static int save(FILE *file, const char *path)
 {
     struct png_colour palette[256];
-    FILE *file = fopen(path, "wb");
 
-    if (file == NULL)
-        return fail(path, strerror(errno));
     fill_palette(palette);
     int err = png_write(file, picture.pixels, picture.width, picture.height, palette);
     const long bytes = ftell(file);
@@ -222,19 +220,26 @@ static void print_shares(const uint32_t *workers, uint32_t count, int64_t took_n
     printf("\n");
 }
 
+/* That the file cannot be written is said before all is drawn. */
 static int draw_and_save(brood_pool *pool, const char *path)
 {
+    FILE *file = fopen(path, "wb");
     uint32_t *rows = calloc(picture.height, sizeof *rows);
     uint32_t *workers = calloc(picture.height, sizeof *workers);
     const int64_t started_ns = brood_after_ms(0);
     int status = 1;
 
-    if (rows == NULL || workers == NULL) {
+    if (file == NULL) {
+        fail(path, strerror(errno));
+    } else if (rows == NULL || workers == NULL) {
         fail("rows", strerror(ENOMEM));
     } else if (draw(pool, rows, workers) == 0) {
         print_shares(workers, brood_pool_workers(pool), brood_after_ms(0) - started_ns);
-        status = save(path);
+        status = save(file, path);
+        file = NULL;
     }
+    if (file != NULL)
+        fclose(file);
     free(workers);
     free(rows);
     return status;
