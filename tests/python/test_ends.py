@@ -128,7 +128,7 @@ PROGRAM = """
 ENDS = {
     "terminate": ("pool.terminate(); pool.join(); check_gone()", {}, 0),
     "with": ("with pool: pass\nraise SystemExit(3)", {}, 3),
-    "dropped": ("del pool; gc.collect(); check_gone()", {}, 0),
+    "dropped": ("del pool, result; gc.collect(); check_gone()", {}, 0),
     "exit": ("pass", {}, 0),
     "sys.exit": ("sys.exit(3)", {}, 3),
     "os._exit": ("os._exit(3)", {}, 3),
