@@ -165,7 +165,7 @@ static int run_handlers(void)
 
 /* ---- the GIL, when a call has to sleep ---- */
 
-static _Thread_local struct core_call call;
+static _Thread_local struct core_call call __attribute__((tls_model("initial-exec")));
 
 static void give_gil(void)
 {
