@@ -7,18 +7,12 @@ import sys
 import time
 import traceback
 
-import pytest
-
 from brood import _core
 
 
 def runs_under(tool):
     """Whether tools/sanitize runs the test under that tool ("asan")."""
     return os.environ.get("BROOD_TEST_TOOL") == tool
-
-
-# AddressSanitizer writes to standard error that it does not know the stack on which supervisors begin.
-needs_silence = pytest.mark.skipif(runs_under("asan"), reason="AddressSanitizer is not silent about forks")
 
 
 def child(function):

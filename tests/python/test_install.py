@@ -8,7 +8,6 @@ import sys
 import brood
 import pytest
 from programs import METHODS, run, run_program, write
-from support import needs_silence
 
 
 def run_here(folder, *arguments, **options):
@@ -223,7 +222,6 @@ def test_from_standard_input(tmp_path):
     assert ours == plain
 
 
-@needs_silence
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("way", ["script", "module"])
 def test_a_program_nobody_may_edit(tmp_path, method, way):

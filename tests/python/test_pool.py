@@ -770,7 +770,6 @@ def test_the_interpreter_ends_with_a_pool_open():
     assert done.stdout == "[1, 2]\n" and done.returncode == 0, done.stderr
 
 
-@needs_silence
 def test_one_keyboard_interrupt_and_no_noise():
     done = run_script("""
         import brood as mp, os, signal, threading, time
