@@ -17,7 +17,7 @@ int bri_mutex_is_damaged(bri_name owner)
     if (owner == 0 || owner == BRI_MUTEX_GRAVE)
         return 0;
     if (owner == bri_self())
-        return bri_mutexes_held == 0 && bri_process_has_one_thread();
+        return bri_process_has_one_thread();
     return !bri_is_alive(owner) && !bri_is_dead_and_unburied(owner);
 }
 

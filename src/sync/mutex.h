@@ -25,9 +25,9 @@
 #define BRI_MUTEX_GRAVE \
     ((bri_name)(BRI_SLOTS - 1)) /* no name: of an object that was unmade, see locks/vigil.h */
 
-/* Does the word name nobody, alive or dead, or this process, whose only thread wants the mutex and holds none?  Before a slot is another's the
- * mutexes of the dead are free: such a word is damage, and whoever wants the mutex takes it.  Another name that lives and does not hold it
- * cannot be told from one that does. */
+/* By who wants the mutex.  Does its word name nobody, alive or dead, or this process, which has one thread, and no thread wants what it holds?
+ * Before a slot is another's the mutexes of the dead are free: such a word is damage, and whoever wants the mutex takes it.  Another
+ * name that lives and does not hold it cannot be told from one that does. */
 int bri_mutex_is_damaged(bri_name owner);
 
 void bri_mutex_lock_slow(struct bri_mutex_shm *mutex);
