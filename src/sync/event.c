@@ -11,9 +11,9 @@
 #include "plat/process.h"
 
 enum {
-    SPIN_ROUNDS = 200,
-    RELAX_PER_ROUND = 8,
-    ROUNDS_PER_YIELD = 32,
+    SPIN_ROUNDS = 800,
+    RELAX_PER_ROUND = 2,
+    ROUNDS_PER_YIELD = 128,
     LOOKS = 200,
     SLICE_GROWTH = 8,
     YIELD_NS = 5000

@@ -21,7 +21,7 @@ from brood import WorkerDied, _core
 from brood.pool import PoolBroken
 
 from programs import run_program
-from support import needs_silence, until
+from support import until
 
 METHODS = ["fork", "spawn", "forkserver"]
 WITHIN = 30
