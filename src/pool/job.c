@@ -14,7 +14,7 @@
 
 /* Claims cost some 10 ns; with so many chunks per worker the last one is a small part of the whole, and the ends meet within a fraction of a
  * per cent.  See docs/design/0003-chunks.md. */
-enum { CHUNKS_PER_WORKER = 512 };
+enum { CHUNKS_PER_WORKER = 512, SMALL_ALIGNMENT = 16 };
 
 struct layout {
     uint64_t counts, table, replies, items, results, total;
@@ -25,11 +25,11 @@ static int multiply(uint64_t a, uint64_t b, uint64_t *ret_product)
     return __builtin_mul_overflow(a, b, ret_product) || *ret_product > UINT64_C(1) << 46 ? -EINVAL : 0;
 }
 
-static uint64_t place(uint64_t *at, uint64_t bytes)
+static uint64_t place(uint64_t *at, uint64_t bytes, uint64_t alignment)
 {
     uint64_t here = *at;
 
-    *at += (bytes + BRI_CACHE_LINE - 1) / BRI_CACHE_LINE * BRI_CACHE_LINE;
+    *at += (bytes + alignment - 1) / alignment * alignment;
     return here;
 }
 
@@ -64,7 +64,7 @@ static int items_size(const struct bri_job_wish *wish, uint64_t *ret_bytes)
 static int lay_out(const struct bri_job_wish *wish, uint64_t chunks, struct layout *layout)
 {
     uint64_t items, results = 0;
-    uint64_t at = sizeof(struct bri_job_shm);
+    uint64_t at = sizeof(struct bri_job_shm), alignment = BRI_CACHE_LINE;
     uint64_t product;
 
     if (wish->spans != NULL && items_size(wish, &items) < 0)
@@ -76,12 +76,14 @@ static int lay_out(const struct bri_job_wish *wish, uint64_t chunks, struct layo
     if (multiply(wish->count, wish->result_bytes, &results) < 0)
         return bri_fail(EINVAL, "count (%zu) times result_bytes (%zu) is more than any arena has",
                         wish->count, wish->result_bytes);
-    at = (at + BRI_CACHE_LINE - 1) / BRI_CACHE_LINE * BRI_CACHE_LINE;
-    layout->counts = place(&at, chunks > 1 ? wish->workers * sizeof(struct bri_count_shm) : 0);
-    layout->table = place(&at, chunks * sizeof(uint16_t));
-    layout->replies = place(&at, wish->spans != NULL ? wish->count * sizeof(bri_offset) : 0);
-    layout->items = place(&at, items);
-    layout->results = place(&at, wish->results == NULL ? results : 0);
+    if (chunks == 1 && items <= BRI_CACHE_LINE && results <= BRI_CACHE_LINE)
+        alignment = SMALL_ALIGNMENT; /* one worker fetches all of it: the fewer lines the better */
+    at = (at + alignment - 1) / alignment * alignment;
+    layout->counts = place(&at, chunks > 1 ? wish->workers * sizeof(struct bri_count_shm) : 0, alignment);
+    layout->table = place(&at, chunks * sizeof(uint16_t), alignment);
+    layout->replies = place(&at, wish->spans != NULL ? wish->count * sizeof(bri_offset) : 0, alignment);
+    layout->items = place(&at, items, alignment);
+    layout->results = place(&at, wish->results == NULL ? results : 0, alignment);
     layout->total = at;
     return 0;
 }
