@@ -6,7 +6,7 @@ import pools
 import sample
 
 MANY = {"brood": 20000, "multiprocessing": 6000}  # calls in a sample; of the others:
-FEW, FEW_OF_RAY = 2000, 400
+FEW, FEW_OF_RAY = 800, 200
 
 
 def identity(x):

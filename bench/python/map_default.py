@@ -8,8 +8,8 @@ import time
 import pools
 import sample
 
-ITEMS = {"brood": 1_000_000, "multiprocessing": 1_000_000, "mpire": 200_000, "joblib": 20_000, "ray": 1000, "least": 1_000_000}  # others:
-FEW = 5000
+ITEMS = {"brood": 1_000_000, "multiprocessing": 1_000_000, "mpire": 50_000, "joblib": 10_000, "ray": 300, "least": 1_000_000}  # others:
+FEW = 1000
 
 
 def identity(x):
