@@ -7,6 +7,7 @@
 #include "testing.h"
 
 #include "heap/pages.h"
+#include "locks/locks.h"
 #include "pool/result.h"
 #include "queue/queue.h"
 #include "sync/mutex.h"
@@ -190,6 +191,20 @@ static void lead_a_queue_astray(void *unused)
     child_check(brood_queue_destroy(queue) == 0);
 }
 
+/* Its lock is somebody else's, by an offset. */
+static void lead_a_condition_astray(void *unused)
+{
+    brood_condition *condition;
+
+    (void)unused;
+    enter();
+    child_check(brood_condition_create(NULL, &condition) == 0);
+    condition->lock = UINT64_C(1) << 50;
+    child_check(brood_condition_notify(condition, 1) == -EPERM);
+    child_check(brood_condition_acquire(condition, BROOD_NOW) == 0);
+    child_check(brood_condition_notify(condition, 1) == 0);
+}
+
 /* --- pools --- */
 
 static int fail_always(brood_task *task, const void *item, void *result)
@@ -365,6 +380,7 @@ int main(void)
         damage_case(hold_mutexes_as_nobody),
         damage_case(hold_mutexes_as_oneself),
         damage_case(lead_a_queue_astray),
+        damage_case(lead_a_condition_astray),
         damage_case(make_a_list_a_ring),
         damage_case(make_an_outcome_of_no_kind),
         damage_case(make_a_job_larger),

@@ -70,9 +70,12 @@ struct wait {
     struct bri_waiter_shm *waiter;
 };
 
+/* Its own, should the offset be damaged. */
 static brood_rlock *lock_of(const brood_condition *condition)
 {
-    return bri_at(condition->lock);
+    brood_rlock *lock = bri_at_checked(bri_read_once(condition->lock), sizeof *lock, BRI_CACHE_LINE);
+
+    return lock != NULL ? lock : (brood_rlock *)(uintptr_t)&condition->own;
 }
 
 static int is_covered(const brood_condition *condition, const struct bri_waiter_shm *waiter)
