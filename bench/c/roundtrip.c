@@ -116,7 +116,7 @@ static void measure_brood(const struct call *call, struct sample *ret_sample)
 
 /* ---- two processes and a word ---- */
 
-enum { END = UINT32_MAX };
+#define END UINT32_MAX
 
 /* The owner stores 2n + 1 when it sends, the other 2n + 2 when it answers.  A cache line of its own. */
 struct line_shm {
