@@ -329,13 +329,13 @@ static inline void look_after(void *ctx, pid_t pid, int status)
     bri_pool_look_after(s->pool);
 }
 
-/* A worker that is at the job's first item. */
+/* A worker that is at the job's first item, unless the job's time is over before: on a slow machine it may be. */
 static inline void *begin_busy(const struct work *work)
 {
     struct state *s = begin(work);
     if (s == NULL || submit(s->pool, work, &s->result) != 0)
         return NULL;
-    while (atomic_load(&shared->busy) == 0)
+    while (atomic_load(&shared->busy) == 0 && brood_result_ready(s->result) == 0)
         take_a_nap();
     return s;
 }
