@@ -321,12 +321,15 @@ inline repair_job()
            :: else
            fi;
 #endif
+           d_step {                                              /* offer_again: while the chunk is claimed the job cannot be complete */
 #ifndef BUG_OFFERS_ALWAYS
-           returned = true;                                      /* offer_again: while the chunk is claimed the job cannot be complete */
+               returned = true;
 #endif
 #ifndef BUG_AGAIN_LATE
-           again++;                                              /* before FREE: the owner looks at the returns once it is not 0 */
+               again++;                                          /* before FREE: the owner looks at the returns once it is not 0 */
 #endif
+               skip
+           };
 #ifndef BUG_CHUNK_STAYS
            chunk[d] = NONE;                                      /* before FREE: another may finish it, and count it */
 #endif
@@ -418,12 +421,7 @@ proctype Owner() provided (dying == 0)
     :: d_step { rung && complete -> rung = false } break
     od;
 limbo:
-    offered = false;                                             /* F1 */
-    if
-    :: again == 0                                                /* nothing has ever been among the returns */
-    :: atomic { again != 0 -> returned = false }
-    fi;
-    c = 0;
+    atomic { offered = false; returned = returned && again == 0; c = 0 };  /* F1: looks through the returns if there ever was any */
     do                                                           /* F2 */
     :: c < WORKERS && visiting[c] == 0 -> c++
     :: c < WORKERS && visiting[c] != 0 -> visiting[c] == 0 -> goto limbo  /* looks again some time */
