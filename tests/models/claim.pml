@@ -325,7 +325,7 @@ inline repair_job()
 #ifndef BUG_OFFERS_ALWAYS
                returned = true;
 #endif
-#ifndef BUG_AGAIN_LATE
+#if !defined(BUG_AGAIN_LATE) && !defined(STOP)
                again++;                                          /* before FREE: the owner looks at the returns once it is not 0 */
 #endif
                skip
@@ -421,7 +421,11 @@ proctype Owner() provided (dying == 0)
     :: d_step { rung && complete -> rung = false } break
     od;
 limbo:
+#ifdef STOP
+    atomic { offered = false; returned = false; c = 0 };         /* F1; when it looks through the returns is left to the other runs, for memory */
+#else
     atomic { offered = false; returned = returned && again == 0; c = 0 };  /* F1: looks through the returns if there ever was any */
+#endif
     do                                                           /* F2 */
     :: c < WORKERS && visiting[c] == 0 -> c++
     :: c < WORKERS && visiting[c] != 0 -> visiting[c] == 0 -> goto limbo  /* looks again some time */
