@@ -127,6 +127,9 @@ struct bri_header_shm {
         touched; /* pages at or above this have never been used: still zero; holder of page_lock */
     _Atomic uint64_t
         uses; /* how often pages were taken: tells one use of a page from the next; holder of page_lock */
+    _Alignas(BRI_CACHE_LINE) struct bri_mutex_shm bulk_lock; /* who holds which bulk, see heap/bulk.h */
+    _Atomic uint64_t bulk_serial;                            /* bulks ever made; by addition */
+    _Atomic uint32_t bulk_deaths; /* 1: somebody who may have held one died; a hint */
     _Alignas(BRI_CACHE_LINE) struct {
         struct bri_mutex_shm lock;
         _Atomic bri_offset free; /* first free block: holder of lock */

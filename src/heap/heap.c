@@ -26,6 +26,7 @@
 #include "arena/undertaker.h"
 #include "base/check.h"
 #include "base/error.h"
+#include "heap/bulk.h"
 #include "heap/pages.h"
 #include "sync/mutex.h"
 
@@ -403,6 +404,7 @@ void bri_heap_reclaim(void)
         give_up();
     if (bri_mutexes_held == 0)
         bri_bury_the_ended();
+    bri_bulk_sweep();
     for (unsigned class = 0; class < SYNC_CLASSES_FROM; class ++)
         trim(class);
 }
@@ -418,6 +420,8 @@ void bri_heap_mourn(bri_name dead)
         bri_store_relaxed(&header->search_from, UINT64_C(0));
         bri_mutex_unlock(&header->page_lock);
     }
+    if (bri_mutex_take_over(&header->bulk_lock, dead))
+        bri_mutex_unlock(&header->bulk_lock); /* what it guards is whole always */
     for (unsigned class = 0; class < CLASSES_USED; class ++)
         if (bri_mutex_take_over(&header->classes[class].lock, dead)) {
             rebuild_list(class);

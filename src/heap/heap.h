@@ -49,13 +49,14 @@ enum bri_kind {
     BRI_KIND_DATA, /* items, results, tables of jobs */
     BRI_KIND_FAILURE,
     BRI_KIND_REPLY,
+    BRI_KIND_BULK, /* large data, see bulk.h */
     BRI_KINDS
 };
 
 struct bri_block_shm {
     _Atomic uint64_t tag;
     _Atomic uint64_t bytes;  /* of the payload, as asked for */
-    _Atomic bri_offset link; /* next free block of the class; free for the owner's use while used */
+    _Atomic bri_offset link; /* next free block of the class; while used: not 0 in a letter, see bulk.h */
     _Atomic uint64_t aux[3]; /* the owner's: where the block is bound for, so that `settle` can decide */
     uint64_t padding[2];
 };

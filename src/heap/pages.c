@@ -52,9 +52,16 @@ static uint64_t least(uint64_t a, uint64_t b)
 static int check_memfd(struct stat *ret_status)
 {
     if (!bri_arena_stat(ret_status))
-        return bri_fail(ENOMEM, "the arena cannot grow: its descriptor (%d) was closed in this process",
+        return bri_fail(ENOMEM, "the arena's descriptor (%d) was closed in this process",
                         bri_arena_current->memfd);
     return 0;
+}
+
+int bri_pages_check_descriptor(void)
+{
+    struct stat status;
+
+    return check_memfd(&status);
 }
 
 static int lengthen(uint64_t pages)

@@ -49,6 +49,9 @@ int bri_pages_take(uint64_t pages, enum bri_page_state state, unsigned class,
                    void (*prepare)(char *memory, void *argument), void *argument, uint64_t *ret_page,
                    int *ret_is_fresh);
 
+/* -ENOMEM, with the sentence: the arena's descriptor was closed in this process, or is another file's by now. */
+int bri_pages_check_descriptor(void);
+
 /* The page is the first of a used run, or a slab that nobody has a block of any more. */
 void bri_pages_give(uint64_t page);
 

@@ -13,6 +13,7 @@
 #include "base/options.h"
 #include "base/time.h"
 #include "base/trace.h"
+#include "heap/bulk.h"
 #include "plat/process.h"
 #include "pool/pool.h"
 #include "proc/child.h"
@@ -559,6 +560,7 @@ int brood_pool_supervise(const brood_pool_ticket *ticket, const brood_pool_optio
     pool.supervisor_fd = -1;
     bri_doorbell_open(&pool.doorbell, bri_roster_pid_of(pool.owner), &pool.shared->doorbell);
     pthread_sigmask(SIG_SETMASK, NULL, &pool.mask);
+    bri_bulk_leave(ticket->supervisor);
     bri_roster_leave(); /* the name that it attached with; the one it is to have is claimed */
     bri_supervisor_main(&(struct bri_supervise){.pool = &pool, .name = ticket->supervisor});
     return bri_fail(ECANCELED, "the pool's owner has died meanwhile"); /* not reached */

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "arena/roster.h"
+#include "heap/bulk.h"
 #include "plat/children.h"
 #include "plat/descriptor.h"
 #include "plat/process.h"
@@ -104,6 +105,7 @@ int bri_watch(bri_name name)
 
 _Noreturn void bri_leave_and_exit(void)
 {
+    bri_bulk_leave(0);
     bri_roster_leave();
     _exit(0);
 }

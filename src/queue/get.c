@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "heap/bulk.h"
 #include "queue/queue.h"
 
 struct getting;
@@ -24,7 +25,9 @@ struct getting {
     int is_waiting;              /* looks before it locks */
 };
 
-/* G3 and G4 for a message in a block. */
+static take_function take_borrowed;
+
+/* G3 and G4 for a message in a block.  A letter has to be there still when what it refers to is opened. */
 static int take_block(struct getting *getting, const struct bri_front *front)
 {
     struct bri_block_shm *block = bri_message_find(getting->queue, front);
@@ -32,7 +35,8 @@ static int take_block(struct getting *getting, const struct bri_front *front)
     getting->bytes = front->bytes;
     if (block == NULL)
         return -EBADMSG;
-    if (front->bytes > getting->capacity)
+    if (front->bytes > getting->capacity ||
+        (getting->take != take_borrowed && bri_letter_is(bri_payload_of(block))))
         return -EMSGSIZE;
     bri_message_claim(block);
     getting->block = block;

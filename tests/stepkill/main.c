@@ -10,6 +10,7 @@
 /* A new scenarios_x.c: declare its array here, and add a line to the table. */
 extern const struct stepkill_scenario stepkill_selftest[];
 extern const struct stepkill_scenario stepkill_heap[];
+extern const struct stepkill_scenario stepkill_bulk[];
 extern const struct stepkill_scenario stepkill_locks[];
 extern const struct stepkill_scenario stepkill_pool[];
 extern const struct stepkill_scenario stepkill_pool_ends[];
@@ -18,8 +19,8 @@ extern const struct stepkill_scenario stepkill_queue[];
 extern const struct stepkill_scenario stepkill_waits[];
 
 static const struct stepkill_scenario *const scenarios[] = {
-    stepkill_selftest, stepkill_heap, stepkill_locks,     stepkill_waits, stepkill_queue,
-    stepkill_process,  stepkill_pool, stepkill_pool_ends, NULL,
+    stepkill_selftest, stepkill_heap,    stepkill_bulk, stepkill_locks,     stepkill_waits,
+    stepkill_queue,    stepkill_process, stepkill_pool, stepkill_pool_ends, NULL,
 };
 
 static const char help[] =
