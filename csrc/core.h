@@ -9,7 +9,7 @@
  *   pickling.c    objects to bytes and back (and plain.c)  tally.c            JoinableQueue's count
  *   arena.c       the arena for other programs             memory.c           Memory
  *   libc.c        seeds, mapped libraries                  guarded.c          with lock, value.value
- *   pool.h        has the list of the pool's files
+ *   pool.h        has the list of the pool's files         bulk.h             and of those for large data
  *
  * A part is a function that adds its types and functions to the module; module.c has the table of parts.
  * Of what is global, the table of leases belongs to the process and has a mutex of its own, and the rest is atomic.
@@ -30,8 +30,12 @@ struct core_state {
     PyObject *queue_type, *tally_type, *memory_type;
     PyObject *empty, *full, *broken_barrier; /* queue.Empty, queue.Full, threading.BrokenBarrierError */
     PyObject *plain_dumps, *plain_loads;     /* of _pickle */
-    PyObject *forking_dumps;                 /* of multiprocessing.reduction.ForkingPickler */
-    PyObject *rebuild;                       /* brood._core._rebuild */
+    PyObject *forking_pickler;               /* multiprocessing.reduction.ForkingPickler */
+    PyObject *loads_keywords;                /* ("buffers",) */
+    PyObject *buffer_type, *sink_type, *open_buffer, *take_buffer;
+    PyObject *array_type; /* numpy.ndarray, once it is there */
+    PyObject *reduce_array, *reduce_elsewhere;
+    PyObject *rebuild; /* brood._core._rebuild */
     PyObject *pool_type, *callable_type, *job_type, *stream_type;
     PyObject *pack_error, *unpack_error, *blame_value, *rescue_value,
         *pool_broken; /* of brood._errors and _travel */
@@ -56,6 +60,9 @@ int core_add_flags(PyObject *module);
 int core_add_queue(PyObject *module);
 int core_add_tally(PyObject *module);
 int core_add_memory(PyObject *module);
+int core_add_buffer(PyObject *module);
+int core_add_sink(PyObject *module);
+int core_add_snapshot(PyObject *module);
 int core_add_libc(PyObject *module);
 int core_add_pool(PyObject *module);
 
@@ -141,6 +148,10 @@ struct core_lease {
     _Atomic int64_t depth; /* SemLock: how often this process has acquired it more than released */
     _Atomic unsigned long long thread; /* SemLock: who acquired it last */
 };
+
+/* The mutex of what this process knows of the arena; recursive, and held while the process forks.  The GIL is given away while it is waited for. */
+void core_lock_table(void);
+void core_unlock_table(void);
 
 /* How many forks lie between the first process and this one; tells inherited knowledge from own. */
 uint32_t core_fork_count(void);

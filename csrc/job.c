@@ -9,6 +9,7 @@
 struct job {
     PyObject_HEAD struct pool *pool;
     PyObject *callable; /* its workers read it */
+    PyObject *keep;     /* list: what holds the large data of its tasks; or NULL */
     brood_result *result;
     size_t chunk_items, items; /* of the user's; 0: a call */
     size_t first;              /* of the user's items, where one call has several jobs */
@@ -24,22 +25,50 @@ static void free_items(brood_message *items, Py_ssize_t count)
     PyMem_Free(items);
 }
 
+/* What is kept goes to the end of *keep, a list that is made for the first. */
+static int keep_also(PyObject **keep, PyObject *one)
+{
+    if (one == NULL)
+        return 0;
+    if (*keep == NULL)
+        *keep = PyList_New(0);
+    int error = *keep != NULL ? PyList_Append(*keep, one) : -1;
+    Py_DECREF(one);
+    return error;
+}
+
+static int make_item(struct pool *pool, struct callable *callable, struct task_origin origin,
+                     PyObject *chunks, Py_ssize_t i, brood_message *ret_message, PyObject **keep)
+{
+    PyObject *chunk = PyList_GetItem(chunks, i);
+    size_t first = (size_t)(origin.first + (uint64_t)i * origin.chunk_items);
+    struct task_item item;
+
+    if (chunk == NULL || task_make_item(pool, callable, origin, chunk, first, &item) < 0)
+        return -1;
+    *ret_message = item.message;
+    if (keep_also(keep, item.keep) == 0)
+        return 0;
+    PyMem_Free(item.message.data);
+    return -1;
+}
+
 static brood_message *make_items(struct pool *pool, struct callable *callable, struct task_origin origin,
-                                 PyObject *chunks)
+                                 PyObject *chunks, PyObject **ret_keep)
 {
     Py_ssize_t count = PyList_GET_SIZE(chunks);
     brood_message *items = PyMem_Calloc((size_t)count, sizeof *items);
+    PyObject *keep = NULL;
 
     if (items == NULL)
         PyErr_NoMemory();
-    for (Py_ssize_t i = 0; items != NULL && i < count; i++) {
-        PyObject *chunk = PyList_GetItem(chunks, i);
-        size_t first = (size_t)(origin.first + (uint64_t)i * origin.chunk_items);
-        if (chunk == NULL || task_make_item(pool, callable, origin, chunk, first, &items[i]) < 0) {
+    for (Py_ssize_t i = 0; items != NULL && i < count; i++)
+        if (make_item(pool, callable, origin, chunks, i, &items[i], &keep) < 0) {
             free_items(items, i);
+            Py_XDECREF(keep);
             return NULL;
         }
-    }
+    *ret_keep = keep;
     return items;
 }
 
@@ -90,15 +119,19 @@ static PyObject *submit(PyObject *self, PyObject *arguments)
         return NULL;
     pool_sweep(pool, 0);
     Py_ssize_t count = PyList_GET_SIZE(chunks);
-    struct task_origin origin = {number, (uint64_t)chunk_items, first};
-    brood_message *items = make_items(pool, (struct callable *)callable, origin, chunks);
+    struct task_origin origin = {number, (uint64_t)chunk_items, first, ends.retries > 0};
+    PyObject *keep = NULL;
+    brood_message *items = make_items(pool, (struct callable *)callable, origin, chunks, &keep);
     if (items == NULL)
         return NULL;
     struct job *job = new_job(pool, callable);
     if (job != NULL && offer(pool, items, count, ends, 0, &job->result) < 0)
         Py_CLEAR(job);
     free_items(items, count);
-    if (job != NULL) {
+    if (job == NULL) {
+        Py_XDECREF(keep);
+    } else {
+        job->keep = keep;
         job->chunk_items = (size_t)chunk_items;
         job->items = (size_t)all_items;
         job->first = (size_t)first;
@@ -109,13 +142,14 @@ static PyObject *submit(PyObject *self, PyObject *arguments)
 static struct job *make_call(PyObject *self, PyObject *const *arguments, Py_ssize_t count, int is_awaited)
 {
     struct pool *pool = (struct pool *)self;
-    brood_message item;
+    struct task_item item;
+    PyObject *keep = NULL;
 
     if (count != 4 || !Py_IS_TYPE(arguments[0], (PyTypeObject *)pool->state->callable_type)) {
         PyErr_SetString(PyExc_TypeError, "a callable of a pool, args, kwds and a number are needed");
         return NULL;
     }
-    struct task_origin origin = {PyLong_AsUnsignedLongLong(arguments[3]), 0, 0};
+    struct task_origin origin = {PyLong_AsUnsignedLongLong(arguments[3]), 0, 0, 0};
     if ((PyErr_Occurred() && origin.job == (uint64_t)-1) || pool_handle(pool) == NULL)
         return NULL;
     pool_sweep(pool, 0);
@@ -125,10 +159,14 @@ static struct job *make_call(PyObject *self, PyObject *const *arguments, Py_ssiz
     Py_XDECREF(call);
     if (error < 0)
         return NULL;
-    struct job *job = new_job(pool, arguments[0]);
-    if (job != NULL && offer(pool, &item, 1, (struct task_ends){0, 0, 0}, is_awaited, &job->result) < 0)
+    struct job *job = keep_also(&keep, item.keep) == 0 ? new_job(pool, arguments[0]) : NULL;
+    if (job != NULL)
+        job->keep = Py_XNewRef(keep);
+    if (job != NULL &&
+        offer(pool, &item.message, 1, (struct task_ends){0, 0, 0}, is_awaited, &job->result) < 0)
         Py_CLEAR(job);
-    PyMem_Free(item.data);
+    PyMem_Free(item.message.data);
+    Py_XDECREF(keep);
     return job;
 }
 
@@ -412,7 +450,7 @@ static void leave_behind(struct job *job)
 
     if (left == NULL)
         return; /* leaked, rather than freed under its workers */
-    *left = (struct left_behind){NULL, job->result, Py_NewRef(job->callable)};
+    *left = (struct left_behind){NULL, job->result, Py_NewRef(job->callable), Py_XNewRef(job->keep)};
     pool_leave_behind(job->pool, left);
 }
 
@@ -437,6 +475,7 @@ static void dealloc(PyObject *self)
     if (job->result != NULL)
         give_back(job);
     Py_XDECREF(job->callable);
+    Py_XDECREF(job->keep);
     Py_XDECREF(job->pool);
     type->tp_free(self);
     Py_DECREF(type);

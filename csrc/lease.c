@@ -50,6 +50,7 @@
 
 #include "arena/undertaker.h"
 #include "base/error.h"
+#include "bulk.h"
 
 enum { RECORDS_PER_CHUNK = 14, BUCKETS = 1024, WORDS = BRI_SLOTS / 64 };
 #define MAGIC UINT64_C(0x62726f6f645f7079)
@@ -86,7 +87,7 @@ uint32_t core_fork_count(void)
 
 /* Whoever forks holds the mutex while hooks of others run Python: so it is waited for without the GIL, and in that very thread
  * leases may come and go meanwhile, by the hooks or by a collection (hence recursive, and is_forking). */
-static void lock_table(void)
+void core_lock_table(void)
 {
     if (pthread_mutex_trylock(&table_mutex) == 0)
         return;
@@ -95,7 +96,7 @@ static void lock_table(void)
     Py_END_ALLOW_THREADS;
 }
 
-static void unlock_table(void)
+void core_unlock_table(void)
 {
     pthread_mutex_unlock(&table_mutex);
 }
@@ -374,13 +375,13 @@ static int create_in_table(enum core_kind kind, void *object, struct core_lease 
 
 int core_lease_create(enum core_kind kind, void *object, struct core_lease **ret_lease)
 {
-    lock_table();
+    core_lock_table();
     struct core_call call = core_call_begin();
     int error = create_in_table(kind, object, ret_lease);
     if (error < 0)
         destroy(kind, object);
     core_call_end(call);
-    unlock_table();
+    core_unlock_table();
     return error;
 }
 
@@ -435,11 +436,11 @@ int core_lease_open(enum core_kind kind, uint64_t offset, uint32_t generation, s
         return error;
     if (offset % _Alignof(struct core_record_shm) != 0)
         return bri_fail(EINVAL, "offset is not that of an object");
-    lock_table();
+    core_lock_table();
     struct core_call call = core_call_begin();
     error = open_in_table(kind, bri_at(offset), generation, ret_lease);
     core_call_end(call);
-    unlock_table();
+    core_unlock_table();
     return error;
 }
 
@@ -464,12 +465,12 @@ void core_lease_drop(struct core_lease *lease)
 {
     if (lease == NULL)
         return;
-    lock_table();
+    core_lock_table();
     struct core_call call = core_call_begin();
     if (--lease->count == 0)
         drop_last(lease);
     core_call_end(call);
-    unlock_table();
+    core_unlock_table();
 }
 
 /* ---- fork: registered with os.register_at_fork, so that they run around the forks of this interpreter and no others ---- */
@@ -505,8 +506,9 @@ static void free_mutex_in_child(void)
 static PyObject *before_fork(PyObject *module, PyObject *unused)
 {
     (void)module, (void)unused;
-    lock_table();
+    core_lock_table();
     for_each_record(announce_child);
+    core_holdings_before_fork();
     is_forking = 1;
     Py_RETURN_NONE;
 }
@@ -515,7 +517,7 @@ static PyObject *after_fork_in_parent(PyObject *module, PyObject *unused)
 {
     (void)module, (void)unused;
     is_forking = 0;
-    unlock_table();
+    core_unlock_table();
     Py_RETURN_NONE;
 }
 
@@ -528,8 +530,10 @@ static PyObject *after_fork_in_child(PyObject *module, PyObject *unused)
     core_note_main_thread();
     stragglers = NULL;
     spare = NULL;
-    if (bri_arena_current != NULL && bri_arena_enter() == 0)
+    if (bri_arena_current != NULL && bri_arena_enter() == 0) {
         for_each_record(settle_child);
+        core_holdings_after_fork_in_child();
+    }
     Py_RETURN_NONE;
 }
 

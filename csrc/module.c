@@ -99,14 +99,15 @@ static int import_what_we_need(struct core_state *state)
         import_into(&state->plain_loads, "_pickle", "loads") < 0 ||
         import_into(&pickler, "multiprocessing.reduction", "ForkingPickler") < 0)
         return -1;
-    Py_XSETREF(state->forking_dumps, PyObject_GetAttrString(pickler, "dumps"));
-    Py_DECREF(pickler);
-    return state->forking_dumps != NULL ? 0 : -1;
+    state->forking_pickler = pickler;
+    state->loads_keywords = Py_BuildValue("(s)", "buffers");
+    return state->loads_keywords != NULL ? 0 : -1;
 }
 
 static int (*const parts[])(PyObject *module) = {
-    core_add_waiting, core_add_arena, core_add_leases, core_add_sync,   core_add_guarded, core_add_condition,
-    core_add_flags,   core_add_queue, core_add_tally,  core_add_memory, core_add_libc,    core_add_pool,
+    core_add_waiting,   core_add_arena, core_add_leases,   core_add_sync,  core_add_guarded,
+    core_add_condition, core_add_flags, core_add_queue,    core_add_tally, core_add_memory,
+    core_add_buffer,    core_add_sink,  core_add_snapshot, core_add_libc,  core_add_pool,
 };
 
 static int execute(PyObject *module)

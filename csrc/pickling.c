@@ -2,10 +2,12 @@
 /* Objects to bytes and back: without a pickler where that can be (plain.c), the pickler in C where no reducer can apply, ForkingPickler elsewhere. */
 #include "pickling.h"
 
+#include <string.h>
+
 #include "plain.h"
 
 /* So many objects are looked at, at most, before ForkingPickler is taken: the look must stay cheap beside the pickling. */
-enum { LOOKS = 64, DEPTH = 4 };
+enum { LOOKS = 64, DEPTH = 4, LONG = 32 * 1024 };
 
 static int is_plain(PyObject *object, int depth, int *looks);
 
@@ -28,14 +30,18 @@ static int dict_is_plain(PyObject *dict, int depth, int *looks)
     return 1;
 }
 
-/* Exactly of a builtin type whose pickling is built into the pickler, before it looks for reducers. */
+/* Exactly of a builtin type whose pickling is built into the pickler, before it looks for reducers; and not so long that it is worth
+ * while to copy it once only, as sinks do. */
 static int is_plain(PyObject *object, int depth, int *looks)
 {
     if (--*looks < 0)
         return 0;
-    if (object == Py_None || PyLong_CheckExact(object) || PyUnicode_CheckExact(object) ||
-        PyBytes_CheckExact(object) || PyFloat_CheckExact(object) || PyBool_Check(object))
+    if (object == Py_None || PyLong_CheckExact(object) || PyFloat_CheckExact(object) || PyBool_Check(object))
         return 1;
+    if (PyUnicode_CheckExact(object))
+        return PyUnicode_GET_LENGTH(object) < LONG;
+    if (PyBytes_CheckExact(object))
+        return PyBytes_GET_SIZE(object) < LONG;
     if (depth == 0)
         return 0;
     if (PyTuple_CheckExact(object))
@@ -60,7 +66,25 @@ static int make_plain(struct core_state *state, PyObject *object, struct core_pi
     return 0;
 }
 
-int core_pickle_make(struct core_state *state, PyObject *object, struct core_pickle *ret_pickle)
+int core_pickle_take_sink(struct sink *sink, struct core_pickle *ret_pickle)
+{
+    *ret_pickle = (struct core_pickle){.owner = (PyObject *)sink};
+    if (sink->piece_count == 0 && sink->part_count == 0) {
+        ret_pickle->data = sink->small;
+        ret_pickle->bytes = sink->small_bytes;
+        return 0;
+    }
+    if (core_sink_seal(sink) < 0) {
+        Py_DECREF(sink);
+        return -1;
+    }
+    ret_pickle->sink = sink;
+    ret_pickle->bytes = core_sink_bytes(sink);
+    return 0;
+}
+
+int core_pickle_make(struct core_state *state, PyObject *object, enum sink_purpose purpose,
+                     struct core_pickle *ret_pickle)
 {
     int looks = LOOKS;
     PyObject *bytes = core_plain_dumps(object);
@@ -72,8 +96,26 @@ int core_pickle_make(struct core_state *state, PyObject *object, struct core_pic
     }
     if (is_plain(object, DEPTH, &looks))
         return make_plain(state, object, ret_pickle);
-    PyObject *buffer = PyObject_CallOneArg(state->forking_dumps, object);
-    return buffer != NULL ? core_pickle_take(buffer, ret_pickle) : -1;
+    struct sink *sink = core_sink_make(state, object, purpose);
+    return sink != NULL ? core_pickle_take_sink(sink, ret_pickle) : -1;
+}
+
+void core_pickle_write(const struct core_pickle *pickle, void *to)
+{
+    if (pickle->data != NULL)
+        memcpy(to, pickle->data, pickle->bytes);
+    else
+        core_sink_write(pickle->sink, to);
+}
+
+PyObject *core_pickle_keep(const struct core_pickle *pickle)
+{
+    struct sink *sink = pickle->sink;
+
+    if (sink == NULL || (sink->box == NULL && !core_sink_is_letter(sink)))
+        return NULL;
+    core_sink_strip(sink);
+    return Py_NewRef(pickle->owner);
 }
 
 int core_pickle_take(PyObject *buffer, struct core_pickle *ret_pickle)
@@ -83,6 +125,7 @@ int core_pickle_take(PyObject *buffer, struct core_pickle *ret_pickle)
     if (error < 0)
         return -1;
     ret_pickle->owner = NULL;
+    ret_pickle->sink = NULL;
     ret_pickle->data = ret_pickle->view.buf;
     ret_pickle->bytes = (size_t)ret_pickle->view.len;
     return 0;
@@ -90,7 +133,7 @@ int core_pickle_take(PyObject *buffer, struct core_pickle *ret_pickle)
 
 int core_pickle_is_plain(const struct core_pickle *pickle)
 {
-    return pickle->owner != NULL;
+    return pickle->owner != NULL && PyBytes_CheckExact(pickle->owner);
 }
 
 void core_pickle_free(struct core_pickle *pickle)
@@ -107,6 +150,8 @@ PyObject *core_unpickle(struct core_state *state, const void *data, size_t bytes
 
     if (plain != NULL || PyErr_Occurred())
         return plain;
+    if (core_letter_is(data, bytes))
+        return core_letter_load(state, data, bytes, NULL);
     PyObject *copy = PyBytes_FromStringAndSize(data, (Py_ssize_t)bytes);
     PyObject *object = copy != NULL ? PyObject_CallOneArg(state->plain_loads, copy) : NULL;
 
@@ -120,9 +165,5 @@ PyObject *core_unpickle_in_place(struct core_state *state, const void *data, siz
 
     if (plain != NULL || PyErr_Occurred())
         return plain;
-    PyObject *view = PyMemoryView_FromMemory((char *)(uintptr_t)data, (Py_ssize_t)bytes, PyBUF_READ);
-    PyObject *object = view != NULL ? PyObject_CallOneArg(state->plain_loads, view) : NULL;
-
-    Py_XDECREF(view);
-    return object;
+    return core_letter_load(state, data, bytes, NULL);
 }

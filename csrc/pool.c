@@ -266,6 +266,7 @@ void pool_sweep(struct pool *pool, int all)
             continue;
         }
         Py_DECREF(left->callable);
+        Py_XDECREF(left->keep);
         PyMem_Free(left);
     }
 }
@@ -347,16 +348,17 @@ static int put_in_arena(struct callable *callable)
     return 0;
 }
 
-/* callable(pickled, mode, is_kept): is_kept: a worker may use one object for all tasks. */
+/* callable(pickled, mode, is_kept, held): is_kept: a worker may use one object for all tasks. */
 static PyObject *make_callable(PyObject *self, PyObject *arguments)
 {
     static _Atomic uint64_t serial;
     struct core_state *state = ((struct pool *)self)->state;
-    PyObject *pickled;
+    PyObject *pickled, *held;
     unsigned mode;
     int is_kept;
 
-    if (!PyArg_ParseTuple(arguments, "O!Ip:callable", &PyBytes_Type, &pickled, &mode, &is_kept))
+    if (!PyArg_ParseTuple(arguments, "O!IpO!:callable", &PyBytes_Type, &pickled, &mode, &is_kept,
+                          &PyList_Type, &held))
         return NULL;
     if (mode > TASK_STARMAP || PyBytes_GET_SIZE(pickled) > UINT32_MAX)
         return PyErr_Format(PyExc_ValueError, "mode or the size of the pickled callable is too large");
@@ -365,6 +367,7 @@ static PyObject *make_callable(PyObject *self, PyObject *arguments)
     if (callable == NULL)
         return NULL;
     callable->pickled = Py_NewRef(pickled);
+    callable->held = Py_NewRef(held);
     callable->header = (struct task_header){
         .serial = is_kept ? ++serial : 0, .call_bytes = (uint32_t)PyBytes_GET_SIZE(pickled), .mode = mode};
     if (PyBytes_GET_SIZE(pickled) > BLOB_BYTES && put_in_arena(callable) < 0)
@@ -382,6 +385,7 @@ static void dealloc_callable(PyObject *self)
         brood_free((void *)(uintptr_t)callable->header.blob);
     core_call_end(call);
     Py_XDECREF(callable->pickled);
+    Py_XDECREF(callable->held);
     type->tp_free(self);
     Py_DECREF(type);
 }
@@ -498,7 +502,9 @@ static PyMethodDef methods[] = {
     {"join", join, METH_O, "join(timeout)\n--\n\nWaits for the workers' end; False when that takes longer."},
     {"destroy", destroy, METH_NOARGS, "destroy()\n--\n\nEnds the pool and gives it back."},
     {"callable", make_callable, METH_VARARGS,
-     "callable(pickled, mode, is_kept)\n--\n\nWhat submit takes: a pickled callable and how it is called."},
+     "callable(pickled, mode, is_kept, held)\n--\n\nWhat submit takes: a pickled callable, how it is called, "
+     "and "
+     "what it refers to."},
     {"worker_pid", worker_pid, METH_O, "worker_pid(index)\n--\n\nIts pid now; 0 while it is being replaced."},
     {"dump", dump, METH_O, "dump(file)\n--\n\nPrints workers, jobs and counters to a file."},
     {"prepare", prepare, METH_NOARGS, "prepare()\n--\n\nA key for sleep; look at the jobs in between."},

@@ -43,11 +43,13 @@ struct task_header {
 /* Of which job the items are, as the header has it. */
 struct task_origin {
     uint64_t job, chunk_items, first;
+    int is_retried; /* an item may be run again, with the arguments as they were */
 };
 
 /* What is submitted over and over: a callable, pickled once. */
 struct callable {
     PyObject_HEAD PyObject *pickled; /* bytes, or NULL once it lies in the arena */
+    PyObject *held;                  /* list: shared data that it refers to */
     struct task_header header;
 };
 
@@ -60,7 +62,7 @@ enum pool_hook {
     HOOKS_OF_WORKERS,
     HOOK_STACK = HOOKS_OF_WORKERS, /* in the owner: stack_of(pid), a text or None, of a worker that died */
     HOOK_START, /* in the owner: start(pool, anchor, supervisor), the pid.  None: workers are forked from the owner */
-    HOOK_RESCUE, /* in the owner: rescue(arguments, mode, first item, error or None): see task.c */
+    HOOK_RESCUE, /* in the owner: rescue(arguments, mode, first item, error or None, sink): see task.c */
     HOOKS
 };
 
@@ -77,7 +79,7 @@ struct pool {
 struct left_behind {
     struct left_behind *next;
     brood_result *result;
-    PyObject *callable;
+    PyObject *callable, *keep;
 };
 
 void pool_leave_behind(struct pool *pool, struct left_behind *left);
@@ -91,9 +93,15 @@ brood_pool *pool_handle(struct pool *pool);
 /* As core_raise, but PoolBroken where the pool is what failed. */
 PyObject *pool_raise(struct core_state *state, int error);
 
-/* The item for `arguments`, which begin with the user's item `first`, in memory of PyMem; 0 or -1 with an exception. */
+/* An item on its way to the core. */
+struct task_item {
+    brood_message message; /* memory of PyMem */
+    PyObject *keep;        /* holds the large data that it refers to, until the task has ended; or NULL */
+};
+
+/* The item for `arguments`, which begin with the user's item `first`; 0 or -1 with an exception. */
 int task_make_item(struct pool *pool, const struct callable *callable, struct task_origin origin,
-                   PyObject *arguments, size_t first, brood_message *ret_item);
+                   PyObject *arguments, size_t first, struct task_item *ret_item);
 
 /* One that does nothing; 0 or -1 with an exception. */
 int task_make_nothing(struct task_origin origin, brood_message *ret_item);

@@ -13,8 +13,11 @@ struct stream {
     PyObject *unsent; /* dict: index of a task that has no pickle → why; one that does nothing runs for it */
     struct task_origin origin;
     size_t made;        /* of the user's items, how many are in chunks */
+    size_t tasks;       /* chunks that were made */
+    PyObject *keep;     /* dict: what holds the large data of a task that has no result yet */
     brood_message item; /* the latest, which the core has copied when it asks for the next */
     brood_stream *stream;
+    char has_ended; /* all results are fetched: no worker reads anything of it any more */
 };
 
 /* The exception that is set is of one task alone: it is raised in its place among the results. */
@@ -23,7 +26,7 @@ static int set_aside(struct stream *stream)
     if (!PyErr_ExceptionMatches(PyExc_Exception))
         return -1;
     PyObject *error = core_take_error();
-    PyObject *index = PyLong_FromSize_t(stream->made / (size_t)stream->origin.chunk_items);
+    PyObject *index = PyLong_FromSize_t(stream->tasks);
     if (stream->unsent == NULL)
         stream->unsent = PyDict_New();
     int failed = index == NULL || stream->unsent == NULL ||
@@ -34,16 +37,42 @@ static int set_aside(struct stream *stream)
     return failed ? -1 : 0;
 }
 
+/* Only what is large is kept. */
+static int keep_for_task(struct stream *stream, PyObject *keep)
+{
+    PyObject *number = keep != NULL ? PyLong_FromSize_t(stream->tasks) : NULL;
+    int error = keep != NULL ? -1 : 0;
+
+    if (number != NULL)
+        error = PyDict_SetItem(stream->keep, number, keep);
+    Py_XDECREF(number);
+    Py_XDECREF(keep);
+    stream->tasks++;
+    return error;
+}
+
+static void let_go_of_task(struct stream *stream, size_t task)
+{
+    PyObject *number = PyDict_GET_SIZE(stream->keep) > 0 ? PyLong_FromSize_t(task) : NULL;
+
+    if (number != NULL && PyDict_Contains(stream->keep, number) == 1)
+        PyDict_DelItem(stream->keep, number);
+    Py_XDECREF(number);
+}
+
 static int make_item_of(struct stream *stream, PyObject *chunk)
 {
+    struct task_item item = {.keep = NULL};
+
     if (task_make_item(stream->pool, (struct callable *)stream->callable, stream->origin, chunk, stream->made,
-                       &stream->item) < 0 &&
-        set_aside(stream) < 0)
+                       &item) == 0)
+        stream->item = item.message;
+    else if (set_aside(stream) < 0)
         return -1;
     stream->made += ((struct callable *)stream->callable)->header.mode == TASK_CALL
                         ? (size_t)stream->origin.chunk_items
                         : (size_t)PyTuple_GET_SIZE(chunk);
-    return 0;
+    return keep_for_task(stream, item.keep);
 }
 
 static int make_next_item(struct stream *stream)
@@ -105,8 +134,9 @@ static PyObject *imap(PyObject *self, PyObject *arguments)
         return NULL;
     stream->pool = (struct pool *)Py_NewRef(self);
     stream->callable = Py_NewRef(callable);
-    stream->origin = (struct task_origin){number, (uint64_t)chunk_items, 0};
-    stream->chunks = PyObject_GetIter(chunks);
+    stream->origin = (struct task_origin){number, (uint64_t)chunk_items, 0, ends.retries > 0};
+    stream->keep = PyDict_New();
+    stream->chunks = stream->keep != NULL ? PyObject_GetIter(chunks) : NULL;
     brood_pool *handle = pool->handle;
     const brood_imap_options options = {.size = sizeof options,
                                         .max_items = (size_t)max_items,
@@ -188,6 +218,9 @@ static PyObject *next(PyObject *self, PyObject *timeout)
     int got = core_wait(step_next, &asking, deadline);
     if (got > 0 && asking.item.outcome.kind == BROOD_CANCELLED) /* by the pool's end, then */
         asking.item.outcome.kind = BROOD_PENDING;
+    asking.stream->has_ended |= got == 0;
+    if (got > 0)
+        let_go_of_task(asking.stream, asking.item.index);
     if (got > 0 && raise_unsent(asking.stream, asking.item.index))
         return NULL;
     if (got > 0)
@@ -233,8 +266,9 @@ static void keep_callable(struct stream *stream)
 {
     PyObject *type, *value, *traceback;
 
-    if (stream->callable == NULL || ((struct callable *)stream->callable)->header.blob == 0 ||
-        stream->pool->keep == NULL)
+    struct callable *callable = (struct callable *)stream->callable;
+    if (callable == NULL || stream->has_ended ||
+        (callable->header.blob == 0 && PyList_GET_SIZE(callable->held) == 0) || stream->pool->keep == NULL)
         return;
     PyErr_Fetch(&type, &value, &traceback);
     if (PyList_Append(stream->pool->keep, stream->callable) < 0)
@@ -254,6 +288,7 @@ static void dealloc(PyObject *self)
     PyMem_Free(stream->item.data);
     clear(self);
     keep_callable(stream);
+    Py_XDECREF(stream->keep);
     Py_XDECREF(stream->callable);
     Py_XDECREF(stream->pool);
     type->tp_free(self);

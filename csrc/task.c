@@ -38,60 +38,80 @@ static const char main_name[] = "__main__";
 /* Functions and classes of __main__ went by name, which the workers may not have. */
 static int names_main(const struct core_pickle *pickle)
 {
-    return !core_pickle_is_plain(pickle) &&
-           memmem(pickle->data, pickle->bytes, main_name, sizeof main_name - 1) != NULL;
+    const struct sink *sink = pickle->sink;
+    const void *data = sink != NULL ? sink->small : pickle->data;
+    size_t bytes = sink != NULL ? sink->small_bytes : pickle->bytes;
+
+    return !core_pickle_is_plain(pickle) && memmem(data, bytes, main_name, sizeof main_name - 1) != NULL;
 }
 
-/* rescue(arguments, mode, first item, error) → bytes.  error: of plain pickle; what does not travel is raised, and named.  Without one: None
- * if all that plain pickle sent by name is there in the workers. */
-static PyObject *rescue(struct pool *pool, unsigned mode, PyObject *arguments, size_t first, PyObject *error)
+/* rescue(arguments, mode, first item, error, sink).  error: of plain pickle; writes to the sink, or raises what says what it is that does
+ * not travel.  Without one: False if all that plain pickle sent by name is there in the workers.  1: *ret_pickle is made, 0: not needed. */
+static int rescue(struct pool *pool, unsigned mode, enum sink_purpose purpose, PyObject *arguments,
+                  size_t first, PyObject *error, struct core_pickle *ret_pickle)
 {
-    return PyObject_CallFunction(pool->hooks[HOOK_RESCUE], "OInO", arguments, mode, (Py_ssize_t)first, error);
+    struct sink *sink = core_sink_new(pool->state, purpose);
+    struct sink *before = core_sink_open(sink);
+    PyObject *done = NULL;
+
+    if (sink != NULL)
+        done = PyObject_CallFunction(pool->hooks[HOOK_RESCUE], "OInOO", arguments, mode, (Py_ssize_t)first,
+                                     error, sink);
+    core_sink_close(before);
+    int is_written = done != NULL ? PyObject_IsTrue(done) : -1;
+    Py_XDECREF(done);
+    if (is_written > 0)
+        return core_pickle_take_sink(sink, ret_pickle) < 0 ? -1 : 1;
+    Py_XDECREF(sink);
+    return is_written;
 }
 
-static int rescue_names(struct pool *pool, unsigned mode, PyObject *arguments, size_t first,
-                        struct core_pickle *pickle)
+static int rescue_names(struct pool *pool, unsigned mode, enum sink_purpose purpose, PyObject *arguments,
+                        size_t first, struct core_pickle *pickle)
 {
-    PyObject *bytes = rescue(pool, mode, arguments, first, Py_None);
+    struct core_pickle again;
+    int made = rescue(pool, mode, purpose, arguments, first, Py_None, &again);
 
-    if (bytes == Py_None) {
-        Py_DECREF(bytes);
-        return 0;
-    }
-    core_pickle_free(pickle);
-    return bytes != NULL ? core_pickle_take(bytes, pickle) : -1;
+    if (made != 0)
+        core_pickle_free(pickle);
+    if (made > 0)
+        *pickle = again;
+    return made < 0 ? -1 : 0;
 }
 
-static int rescue_objects(struct pool *pool, unsigned mode, PyObject *arguments, size_t first,
-                          struct core_pickle *ret_pickle)
+static int rescue_objects(struct pool *pool, unsigned mode, enum sink_purpose purpose, PyObject *arguments,
+                          size_t first, struct core_pickle *ret_pickle)
 {
-    if (!PyErr_ExceptionMatches(PyExc_Exception))
+    if (!PyErr_ExceptionMatches(PyExc_Exception) || PyErr_ExceptionMatches(PyExc_MemoryError))
         return -1;
     PyObject *error = core_take_error();
-    PyObject *bytes = rescue(pool, mode, arguments, first, error);
+    int made = rescue(pool, mode, purpose, arguments, first, error, ret_pickle);
     Py_DECREF(error);
-    return bytes != NULL ? core_pickle_take(bytes, ret_pickle) : -1;
+    if (made == 0)
+        PyErr_SetString(PyExc_SystemError, "what plain pickle cannot do was not done");
+    return made > 0 ? 0 : -1;
 }
 
-static int pickle_arguments(struct pool *pool, unsigned mode, PyObject *arguments, size_t first,
-                            struct core_pickle *ret_pickle)
+static int pickle_arguments(struct pool *pool, unsigned mode, struct task_origin origin, PyObject *arguments,
+                            size_t first, struct core_pickle *ret_pickle)
 {
+    enum sink_purpose purpose = origin.is_retried ? SINK_RETRIED : SINK_ITEM;
     int has_rescue = pool->hooks[HOOK_RESCUE] != Py_None;
 
-    if (core_pickle_make(pool->state, arguments, ret_pickle) < 0)
-        return has_rescue ? rescue_objects(pool, mode, arguments, first, ret_pickle) : -1;
+    if (core_pickle_make(pool->state, arguments, purpose, ret_pickle) < 0)
+        return has_rescue ? rescue_objects(pool, mode, purpose, arguments, first, ret_pickle) : -1;
     if (has_rescue && names_main(ret_pickle))
-        return rescue_names(pool, mode, arguments, first, ret_pickle);
+        return rescue_names(pool, mode, purpose, arguments, first, ret_pickle);
     return 0;
 }
 
 int task_make_item(struct pool *pool, const struct callable *callable, struct task_origin origin,
-                   PyObject *arguments, size_t first, brood_message *ret_item)
+                   PyObject *arguments, size_t first, struct task_item *ret_item)
 {
     struct core_pickle pickle;
     struct task_header header = callable->header;
 
-    if (pickle_arguments(pool, callable->header.mode, arguments, first, &pickle) < 0)
+    if (pickle_arguments(pool, callable->header.mode, origin, arguments, first, &pickle) < 0)
         return -1;
     header.job = origin.job;
     header.chunk_items = origin.chunk_items;
@@ -107,9 +127,9 @@ int task_make_item(struct pool *pool, const struct callable *callable, struct ta
     memcpy(item, &header, sizeof header);
     if (inline_bytes > 0)
         memcpy(item + sizeof header, PyBytes_AS_STRING(callable->pickled), inline_bytes);
-    memcpy(item + sizeof header + inline_bytes, pickle.data, pickle.bytes);
+    core_pickle_write(&pickle, item + sizeof header + inline_bytes);
+    *ret_item = (struct task_item){{item, bytes}, core_pickle_keep(&pickle)};
     core_pickle_free(&pickle);
-    *ret_item = (brood_message){item, bytes};
     return 0;
 }
 
@@ -240,11 +260,11 @@ static PyObject *run(const brood_task *task, const struct task_header *header, P
 
 /* --- replies --- */
 
-static int reply_with(brood_task *task, enum task_reply kind, const void *data, size_t bytes)
+static int reply_with(brood_task *task, enum task_reply kind, const struct core_pickle *pickle)
 {
     void *memory;
     struct core_call call = core_call_begin();
-    int error = brood_task_reply_reserve(task, bytes + TASK_REPLY_HEAD, &memory);
+    int error = brood_task_reply_reserve(task, pickle->bytes + TASK_REPLY_HEAD, &memory);
     unsigned char *head = memory;
 
     core_call_end(call);
@@ -252,14 +272,16 @@ static int reply_with(brood_task *task, enum task_reply kind, const void *data, 
         return error;
     head[0] = (unsigned char)kind;
     head[1] = (unsigned char)(worker.attempts < UINT8_MAX ? worker.attempts : UINT8_MAX);
-    memcpy(head + TASK_REPLY_HEAD, data, bytes);
+    core_pickle_write(pickle, head + TASK_REPLY_HEAD);
+    if (pickle->sink != NULL)
+        core_sink_post(pickle->sink, memory, TASK_REPLY_HEAD);
     return 0;
 }
 
 /* rescue_value(value, error) → bytes, or the error: it may be of a class that came by value. */
 static int pickle_value(struct core_state *state, PyObject *value, struct core_pickle *ret_pickle)
 {
-    if (core_pickle_make(state, value, ret_pickle) == 0)
+    if (core_pickle_make(state, value, SINK_LETTER, ret_pickle) == 0)
         return 0;
     if (!PyErr_ExceptionMatches(PyExc_Exception))
         return -1;
@@ -275,7 +297,7 @@ static int reply_with_value(brood_task *task, PyObject *value)
 
     if (pickle_value(worker.pool->state, value, &pickle) < 0)
         return -1;
-    int error = reply_with(task, TASK_VALUE, pickle.data, pickle.bytes);
+    int error = reply_with(task, TASK_VALUE, &pickle);
     core_pickle_free(&pickle);
     if (error < 0)
         core_raise(error);
@@ -299,14 +321,16 @@ static int reply_with_error(brood_task *task, PyObject *value, Py_ssize_t positi
     PyObject *bytes =
         PyObject_CallFunction(worker.pool->state->pack_error, "OnOn", exception, position,
                               value != NULL ? value : Py_None, (Py_ssize_t)brood_task_index(task));
+    struct core_pickle pickle;
     int error = bytes == NULL && PyErr_ExceptionMatches(PyExc_MemoryError) ? -ENOMEM : -EINVAL;
-    if (bytes != NULL && PyBytes_Check(bytes))
-        error = reply_with(task, TASK_ERROR, PyBytes_AS_STRING(bytes), (size_t)PyBytes_GET_SIZE(bytes));
+    if (bytes != NULL && core_pickle_take(bytes, &pickle) == 0) {
+        error = reply_with(task, TASK_ERROR, &pickle);
+        core_pickle_free(&pickle);
+    }
     if (error == -ENOMEM)
         error = fail_without_room(task, exception);
     else if (error < 0)
         error = brood_task_fail(task, 1, "the error of the task cannot be told");
-    Py_XDECREF(bytes);
     Py_XDECREF(exception);
     PyErr_Clear();
     return error;
@@ -334,7 +358,7 @@ int task_run(brood_task *task, const void *item, void *result)
     if (value == NULL)
         code = reply_with_error(task, NULL, position);
     else if (reply_with_value(task, value) < 0)
-        code = reply_with_error(task, value, -1);
+        code = reply_with_error(task, PyErr_ExceptionMatches(PyExc_MemoryError) ? NULL : value, -1);
     Py_XDECREF(value);
     worker.task = NULL; /* from here on nothing is raised because of it */
     flush_output();     /* what a task prints does not wait for the worker's end, which may be a kill */

@@ -18,6 +18,7 @@ __version__ = "0.1.0"
 _OWN = {
     "install": "_install", "WorkerDied": "_errors", "PoolBroken": "_errors", "TaskError": "_errors",
     "TaskTimeout": "_ends", "task_seed": "_random",
+    "Shared": "_share", "empty": "_arrays", "zeros": "_arrays", "array": "_arrays",
     "ArenaTicket": "_arena", "arena_ticket": "_arena", "attach": "_arena",
 }
 

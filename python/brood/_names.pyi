@@ -46,7 +46,9 @@ from .context import BroodContext, _default_context
 from ._arena import ArenaTicket as ArenaTicket, arena_ticket as arena_ticket, attach as attach
 from ._ends import TaskTimeout as TaskTimeout
 from ._errors import PoolBroken as PoolBroken, TaskError as TaskError, WorkerDied as WorkerDied
+from ._arrays import array as array, empty as empty, zeros as zeros
 from ._random import task_seed as task_seed
+from ._share import Shared as Shared
 
 def get_context(method: str | None = None) -> BroodContext: ...
 

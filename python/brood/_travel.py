@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
+from . import _core
+
 __all__: list[str] = []
 
 CALL, MAP, STARMAP = range(3)  # how a task calls its function: enum task_mode of csrc/pool.h
@@ -102,11 +104,14 @@ def _by_value_type() -> Any:
 
     class ByValue(cloudpickle.Pickler):  # type: ignore[misc]
         main: Main
+        array: type | None = None  # numpy.ndarray, when this writes to a sink
         dispatch_table = collections.ChainMap(
             ForkingPickler._extra_reducers,  # type: ignore[attr-defined]
             cloudpickle.Pickler.dispatch_table)  # pyright: ignore[reportArgumentType]
 
         def reducer_override(self, thing: Any) -> Any:
+            if type(thing) is self.array:
+                return _core._reduce_array(thing)
             if _is_of_main(thing) and self.main.has(thing):
                 return NotImplemented
             if isinstance(thing, io.TextIOWrapper):  # cloudpickle reads the file and sends what it says
@@ -143,16 +148,35 @@ def pickle_callable(function: Callable[..., Any], main: Main) -> tuple[bytes, bo
     return pickled, is_function, is_function and is_by_name
 
 
-def rescue(main: Main, arguments: Any, mode: int, first: int, error: BaseException | None) -> bytes | None:
+def _dump_into(sink: _core._Sink, thing: Any, main: Main) -> None:
+    """By value, with large data beside the pickle."""
+    pickler = _by_value_type()(sink, 5, buffer_callback=sink)
+    pickler.main = main
+    pickler.array = getattr(sys.modules.get("numpy"), "ndarray", None)
+    pickler.dump(thing)
+
+
+def _lacks(arguments: Any, main: Main) -> bool:
+    """Whether plain pickle sends something by name that the workers do not find."""
+    if main.has_all():
+        return False
+    try:
+        _dumps(_ByName, arguments, main, _Nowhere())
+    except _Elsewhere:
+        return True
+    return False
+
+
+def rescue(main: Main, arguments: Any, mode: int, first: int, error: BaseException | None, sink: _core._Sink) -> bool:
     """What plain pickle could not do for the arguments of a task, or did by names of ``__main__``; see csrc/task.c."""
     if error is None:
-        try:
-            return None if main.has_all() else _dumps(_ByName, arguments, main)
-        except _Elsewhere as reason:
-            error = reason
+        if not _lacks(arguments, main):
+            return False
+        error = _Elsewhere()
     if isinstance(error, _PICKLERS_ERRORS):
         try:
-            return _dumps(_by_value_type(), arguments, main)
+            _dump_into(sink, arguments, main)
+            return True
         except Exception as second:
             error = second
     if mode == CALL:

@@ -96,9 +96,10 @@ class Life:
             threading._shutdown()  # type: ignore[attr-defined]
             util._flush_std_streams()
 
-    def rescue(self, arguments: Any, mode: int, first: int, error: BaseException | None) -> bytes | None:
+    def rescue(
+        self, arguments: Any, mode: int, first: int, error: BaseException | None, sink: _core._Sink) -> bool:
         """In the owner: see _travel."""
-        return _travel.rescue(self.main, arguments, mode, first, error)
+        return _travel.rescue(self.main, arguments, mode, first, error, sink)
 
     def __getstate__(self) -> dict[str, Any]:
         parts = [("initializer", self._initializer), ("initargs", self._initargs)]

@@ -22,7 +22,7 @@ from ._std_pool import (
     CLOSE, INIT, RUN, TERMINATE, ExceptionWithTraceback, MaybeEncodingError, RemoteTraceback, ThreadPool, mapstar,
     rebuild_exc, starmapstar, worker)
 
-from . import _arguments, _core, _ends, _equipment, _route, _travel, _worker
+from . import _arguments, _core, _ends, _equipment, _route, _share, _travel, _worker
 from ._ends import Ends, TaskTimeout
 from ._errors import PoolBroken, WorkerDied
 from ._imap import AT_ONCE, Ahead, Bounded, Feeder, IMapIterator as IMapIterator, IMapUnorderedIterator as IMapUnorderedIterator
@@ -32,6 +32,8 @@ from ._results import (
 if TYPE_CHECKING:
     from logging import Logger
     from typing import Literal
+
+    from ._share import Shared
 
 __all__ = ["Pool", "ThreadPool", "TaskTimeout", "WorkerDied", "PoolBroken"]
 
@@ -349,6 +351,17 @@ class Pool:
         """Return an iterator over func(x) for each x of the iterable, as they finish.  See imap for buffersize."""
         return self._imap(func, iterable, chunksize, buffersize, False, ends)
 
+    def share(self, obj: _T, *, writable: Literal[False, "private", "shared"] = False) -> Shared[_T]:
+        """Put an object into shared memory, once for all tasks: return a handle that travels as a few bytes.
+
+        A task calls ``get()`` of the handle.  The arrays of what it gets are not copied: they lie where they were put.
+
+        writable: False: they are read-only.  "private": each ``get()`` has arrays of its own to write to; only the pages that it
+            does write to are copied.  "shared": what a task writes to an array, all see.
+        """
+        self._check_running()
+        return _share.share(obj, writable)
+
     def _imap(
         self,
         func: Callable[..., _R],
@@ -365,7 +378,6 @@ class Pool:
         chunksize = _arguments.positive("chunksize", chunksize)
         if buffersize is not None:
             buffersize = _arguments.positive("buffersize", buffersize)
-        func = _ends.with_retries(func, plan, self._life.main)
         chunks: Iterable[_Chunk] = _chunks_of(iter(iterable), chunksize)
         if buffersize is None:
             return self._imap_ahead(func, iterable, iter(chunks), chunksize, in_order, plan, number)
@@ -378,9 +390,9 @@ class Pool:
         number: int,
     ) -> _core.Stream | _route.RoutedStream:
         if self._sender is None:
-            made = self._callable(func, _travel.MAP)
+            made = self._callable(func, _travel.MAP, plan)
             return self._core.imap(made, chunks, in_order, buffersize, chunksize, plan.for_core, number)
-        tasks = self._sender.tasks(func, _travel.MAP, chunks)
+        tasks = self._sender.tasks(_ends.with_retries(func, plan, self._life.main), _travel.MAP, chunks)
         made = self._callable(_route.run, _travel.CALL)
         return _route.RoutedStream(
             self._core.imap(made, tasks, in_order, buffersize, chunksize, plan.for_core, number), self._sender)
@@ -390,7 +402,7 @@ class Pool:
         number: int,
     ) -> IMapIterator[_R]:
         ahead = Ahead(self._core, in_order)
-        made = self._callable(func, _travel.MAP) if self._sender is None else self._callable(_route.run, _travel.CALL)
+        made = self._callable(func, _travel.MAP, plan) if self._sender is None else self._callable(_route.run, _travel.CALL)
 
         def submit(chunk: _Chunk, first: int) -> _Job:
             return self._submit_to(made, func, _travel.MAP, [chunk], chunksize, len(chunk), plan, number, first)
@@ -409,8 +421,7 @@ class Pool:
         self, func: Callable[..., Any], mode: int, chunks: list[_Chunk], chunksize: int, items: int, plan: _ends.Plan,
         number: int,
     ) -> _Job:
-        func = _ends.with_retries(func, plan, self._life.main)
-        made = self._callable(func, mode) if self._sender is None else self._callable(_route.run, _travel.CALL)
+        made = self._callable(func, mode, plan) if self._sender is None else self._callable(_route.run, _travel.CALL)
         return self._submit_to(made, func, mode, chunks, chunksize, items, plan, number, 0)
 
     def _submit_to(
@@ -419,7 +430,7 @@ class Pool:
     ) -> _Job:
         if self._sender is None:
             return self._core.submit(made, chunks, chunksize, items, plan.for_core, number, first)
-        tasks = list(self._sender.tasks(func, mode, chunks))
+        tasks = list(self._sender.tasks(_ends.with_retries(func, plan, self._life.main), mode, chunks))
         job = self._core.submit(made, tasks, chunksize, items, plan.for_core, number, first)
         return _route.RoutedJob(job, self._sender, None if mode == _travel.CALL else [len(chunk) for chunk in chunks])
 
@@ -429,14 +440,20 @@ class Pool:
         self._equipment.start()
         return next(self._jobs)
 
-    def _callable(self, func: Callable[..., Any], mode: int) -> _core.Callable:
+    def _callable(self, func: Callable[..., Any], mode: int, plan: _ends.Plan | None = None) -> _core.Callable:
         """Pickle func, or take what was made of it last; only a plain function may be kept by the workers."""
         last = self._last
-        if last is not None and last[0] is func and last[1] == mode:
+        if last is not None and last[0] is func and last[1] == mode and (plan is None or not plan.retry_on):
             return last[2]
-        _arguments.check_callable("func", func)
-        pickled, is_kept, is_lasting = _travel.pickle_callable(func, self._life.main)
-        made = self._core.callable(pickled, mode, is_kept)
+        held: list[Any] = []  # what of shared arrays it refers to, as long as it is there
+        before = _core._hold(held)
+        try:
+            func = func if plan is None else _ends.with_retries(func, plan, self._life.main)
+            _arguments.check_callable("func", func)
+            pickled, is_kept, is_lasting = _travel.pickle_callable(func, self._life.main)
+        finally:
+            _core._hold(before)
+        made = self._core.callable(pickled, mode, is_kept, held)
         if is_lasting:
             self._last = (func, mode, made)
         return made
