@@ -190,6 +190,18 @@ void core_sink_write(const struct sink *sink, void *to)
 
 /* ---- sending ---- */
 
+size_t core_sink_own_bytes(const struct sink *sink)
+{
+    size_t bytes = sink->box != NULL ? sink->box->bulk->bytes : 0;
+
+    for (size_t i = 0; i < sink->part_count; i++) {
+        const struct core_holding *holding = sink->parts[i].holding;
+        if (holding != NULL && !(holding->bulk->flags & BRI_BULK_SHARED))
+            bytes += holding->bulk->bytes;
+    }
+    return bytes;
+}
+
 int core_sink_is_letter(const struct sink *sink)
 {
     for (size_t i = 0; i < sink->part_count; i++)

@@ -97,6 +97,7 @@ PyObject *pool_raise(struct core_state *state, int error);
 struct task_item {
     brood_message message; /* memory of PyMem */
     PyObject *keep;        /* holds the large data that it refers to, until the task has ended; or NULL */
+    size_t kept_bytes;     /* of that, what was put there for this task alone */
 };
 
 /* The item for `arguments`, which begin with the user's item `first`; 0 or -1 with an exception. */

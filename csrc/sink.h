@@ -58,6 +58,9 @@ int core_sink_seal(struct sink *sink);
 size_t core_sink_bytes(const struct sink *sink);
 void core_sink_write(const struct sink *sink, void *to);
 
+/* Of its bulks, those that were made for it. */
+size_t core_sink_own_bytes(const struct sink *sink);
+
 /* Does it refer to bulks? */
 int core_sink_is_letter(const struct sink *sink);
 

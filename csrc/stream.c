@@ -3,6 +3,7 @@
 #include "pool.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stddef.h>
 
 struct stream {
@@ -60,6 +61,7 @@ static void let_go_of_task(struct stream *stream, size_t task)
     Py_XDECREF(number);
 }
 
+/* What it counts as, against the bound on bytes in flight; -1 with an exception. */
 static int make_item_of(struct stream *stream, PyObject *chunk)
 {
     struct task_item item = {.keep = NULL};
@@ -72,7 +74,9 @@ static int make_item_of(struct stream *stream, PyObject *chunk)
     stream->made += ((struct callable *)stream->callable)->header.mode == TASK_CALL
                         ? (size_t)stream->origin.chunk_items
                         : (size_t)PyTuple_GET_SIZE(chunk);
-    return keep_for_task(stream, item.keep);
+    if (keep_for_task(stream, item.keep) < 0)
+        return -1;
+    return item.kept_bytes < INT_MAX ? (int)item.kept_bytes + 1 : INT_MAX;
 }
 
 static int make_next_item(struct stream *stream)
@@ -81,11 +85,10 @@ static int make_next_item(struct stream *stream)
 
     PyMem_Free(stream->item.data);
     stream->item.data = NULL;
-    if (chunk != NULL && make_item_of(stream, chunk) == 0) {
-        Py_DECREF(chunk);
-        return 1;
-    }
+    int weight = chunk != NULL ? make_item_of(stream, chunk) : -1;
     Py_XDECREF(chunk);
+    if (weight > 0)
+        return weight;
     Py_CLEAR(stream->chunks);
     if (!PyErr_Occurred())
         return 0;
@@ -106,7 +109,7 @@ static int give_next(void *argument, brood_message *ret_item)
     struct core_call call = core_callback_begin();
     int given = make_next_item(stream);
 
-    if (given == 1)
+    if (given > 0)
         *ret_item = stream->item;
     core_callback_end(call);
     PyGILState_Release(state);

@@ -128,7 +128,9 @@ int task_make_item(struct pool *pool, const struct callable *callable, struct ta
     if (inline_bytes > 0)
         memcpy(item + sizeof header, PyBytes_AS_STRING(callable->pickled), inline_bytes);
     core_pickle_write(&pickle, item + sizeof header + inline_bytes);
-    *ret_item = (struct task_item){{item, bytes}, core_pickle_keep(&pickle)};
+    *ret_item = (struct task_item){{item, bytes}, core_pickle_keep(&pickle), 0};
+    if (ret_item->keep != NULL)
+        ret_item->kept_bytes = core_sink_own_bytes(pickle.sink);
     core_pickle_free(&pickle);
     return 0;
 }

@@ -539,7 +539,8 @@ int brood_pool_apply(brood_pool *pool, brood_function *function, const void *ite
 int brood_pool_apply_async(brood_pool *pool, brood_function *function, const void *item, size_t item_bytes,
                            size_t result_bytes, brood_result **ret_result);
 
-/* Gives the next item: positive: an item, *ret_item (copied before the next call); 0: the end; a negative errno to stop with it.  Called in
+/* Gives the next item: positive: an item, *ret_item (copied before the next call), which counts as so many bytes besides its own against
+ * max_bytes: 1, or how much it refers to that lies elsewhere; 0: the end; a negative errno to stop with it.  Called in
  * the thread that calls brood_pool_imap and brood_stream_next, never elsewhere. */
 typedef int brood_iterator(void *argument, brood_message *ret_item);
 

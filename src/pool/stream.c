@@ -30,6 +30,7 @@ struct brood_stream {
     int in_order;
     struct flight *first, **last; /* in the order of the items */
     size_t count, bytes, next_index;
+    size_t pending_bytes; /* what `pending` counts as */
     int has_pending; /* an item that the arena had no room for; the iterator is not called again before it is in */
     brood_message pending;
     int ended;             /* 1: the iterator has; negative: with this errno */
@@ -65,6 +66,7 @@ static int pull(brood_stream *stream)
     if (got <= 0)
         end_input(stream, got == 0 ? 1 : got);
     stream->has_pending = got > 0;
+    stream->pending_bytes = stream->pending.bytes + (got > 1 ? (size_t)got : 0);
     return got > 0;
 }
 
@@ -81,7 +83,7 @@ static int launch(brood_stream *stream)
         return error;
     }
     flight->index = stream->next_index++;
-    flight->bytes = stream->pending.bytes;
+    flight->bytes = stream->pending_bytes;
     *stream->last = flight;
     stream->last = &flight->next;
     stream->count++;

@@ -164,6 +164,19 @@ def test_what_is_sent_is_free_again_at_once(pool, given_back):
     del result
 
 
+def test_an_imap_is_bounded_in_bytes(pool, given_back):
+    made = []
+
+    def arrays_of_8_mib():
+        for i in range(40):
+            made.append(i)
+            yield numpy.full(LARGE, float(i))
+
+    stream = pool.imap(first, arrays_of_8_mib())
+    assert len(made) == 64 // 8, "the bound is 64 MiB in flight"
+    assert list(stream) == [float(i) for i in range(40)]
+
+
 def test_lambdas_and_large_arguments(pool, given_back):
     assert pool.apply(lambda array, add: float(array[0]) + add(1), (large(1.0), lambda x: x + 1)) == 3.0
 
