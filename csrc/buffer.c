@@ -270,6 +270,9 @@ static PyObject *sweep(PyObject *module, PyObject *unused)
 {
     (void)module, (void)unused;
     if (bri_arena_current != NULL && bri_arena_enter() == 0) {
+        core_lock_table();
+        core_holdings_look_after_births();
+        core_unlock_table();
         bri_bury_the_ended();
         bri_bulk_sweep();
     }

@@ -59,7 +59,9 @@ int core_holding_has_shared(void);
 
 /* By lease.c, with the table's mutex. */
 void core_holdings_before_fork(void);
+void core_holdings_after_fork_in_parent(void);
 void core_holdings_after_fork_in_child(void);
+void core_holdings_look_after_births(void);
 
 /* ---- buffer.c ---- */
 

@@ -4,15 +4,23 @@
  *
  * A fork.  Before it, each bulk that a Buffer shows expects one more holder, and data that nobody shares on purpose becomes private in place
  * (src/heap/bulk_map.c), so that neither side sees what the other writes.  In the child these are held; what is only on its way (in a job, or
- * in a pickle that another thread makes) stays the parent's business.
+ * in a pickle that another thread makes) stays the parent's business.  Whether a child has come so far is told by a socket, of which it has one
+ * end: a byte, or the end of the stream when it was killed before.
  */
 #include <errno.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/error.h"
 #include "bulk.h"
 
+struct birth;
+
 static struct core_holding **table;
+static struct birth *births,
+    *current; /* children that were forked and have not said anything yet; the one that is being forked */
 static size_t table_count, table_room;
 static _Atomic size_t shared_count;
 
@@ -103,6 +111,8 @@ int core_holding_create(size_t bytes, uint32_t flags, int is_zeroed, struct core
         return error;
     bri_add_relaxed(&core_counts.bulks_made, UINT64_C(1));
     core_lock_table();
+    if (births != NULL)
+        core_holdings_look_after_births();
     error = hold(bulk, ret_holding);
     core_unlock_table();
     return error;
@@ -186,20 +196,124 @@ void core_holding_drop(struct core_holding *holding)
 
 /* ---- forks ---- */
 
-void core_holdings_before_fork(void)
+enum { PARENTS_END, CHILDS_END };
+
+/* A child that is being forked, until it has said that it holds what it was shown, or has ended without. */
+struct birth {
+    struct birth *next;
+    int ends[2];     /* of a socket */
+    ino_t inodes[2]; /* what the program has closed is another file by now, perhaps */
+    size_t count;
+    struct {
+        struct bri_bulk_shm *bulk;
+        uint64_t serial;
+    } shown[];
+};
+
+static int is_open(const struct birth *birth, int end)
 {
-    for (size_t i = 0; i < table_count; i++) {
-        struct core_holding *holding = table[i];
-        if (holding->exports == 0)
+    struct stat status;
+
+    return fstat(birth->ends[end], &status) == 0 && S_ISSOCK(status.st_mode) &&
+           status.st_ino == birth->inodes[end];
+}
+
+static void close_end(struct birth *birth, int end)
+{
+    if (is_open(birth, end))
+        close(birth->ends[end]);
+}
+
+/* Without memory or descriptors there is none: then what a child was shown that dies at once stays as long as the arena. */
+static struct birth *new_birth(size_t most)
+{
+    struct birth *birth = PyMem_RawCalloc(1, sizeof *birth + most * sizeof birth->shown[0]);
+    struct stat status[2];
+
+    if (birth == NULL ||
+        socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, birth->ends) != 0) {
+        PyMem_RawFree(birth);
+        return NULL;
+    }
+    for (int end = PARENTS_END; end <= CHILDS_END; end++)
+        if (fstat(birth->ends[end], &status[end]) == 0)
+            birth->inodes[end] = status[end].st_ino;
+    return birth;
+}
+
+static void miscarry(const struct birth *birth)
+{
+    for (size_t i = 0; i < birth->count; i++)
+        if (bri_load_acquire(&birth->shown[i].bulk->serial) == birth->shown[i].serial)
+            bri_bulk_unexpect(birth->shown[i].bulk);
+}
+
+/* True when there is nothing to wait for any more.  A child that has said nothing, and has no socket any more, has ended. */
+static int has_settled(const struct birth *birth)
+{
+    char word;
+
+    if (!is_open(birth, PARENTS_END))
+        return 1;
+    ssize_t got = recv(birth->ends[PARENTS_END], &word, 1, MSG_DONTWAIT);
+    if (got == 0)
+        miscarry(birth);
+    return got >= 0;
+}
+
+void core_holdings_look_after_births(void)
+{
+    struct birth **link = &births;
+
+    while (*link != NULL) {
+        struct birth *birth = *link;
+        if (!has_settled(birth)) {
+            link = &birth->next;
             continue;
-        bri_bulk_expect(holding->bulk);
-        if (!(holding->bulk->flags & BRI_BULK_SHARED) && !holding->is_detached &&
-            bri_bulk_has_pages(holding->bulk))
-            holding->is_detached = bri_bulk_detach(holding->bulk) == 0;
+        }
+        *link = birth->next;
+        close_end(birth, PARENTS_END);
+        PyMem_RawFree(birth);
     }
 }
 
-void core_holdings_after_fork_in_child(void)
+static void show(struct core_holding *holding)
+{
+    struct bri_bulk_shm *bulk = holding->bulk;
+
+    bri_bulk_expect(bulk);
+    if (current != NULL) {
+        current->shown[current->count].bulk = bulk;
+        current->shown[current->count++].serial = bri_load_relaxed(&bulk->serial);
+    }
+    if (!(bulk->flags & BRI_BULK_SHARED) && !holding->is_detached && bri_bulk_has_pages(bulk))
+        holding->is_detached = bri_bulk_detach(bulk) == 0;
+}
+
+void core_holdings_before_fork(void)
+{
+    core_holdings_look_after_births();
+    current = NULL;
+    for (size_t i = 0; i < table_count; i++) {
+        if (table[i]->exports == 0)
+            continue;
+        if (current == NULL)
+            current = new_birth(table_count);
+        show(table[i]);
+    }
+}
+
+void core_holdings_after_fork_in_parent(void)
+{
+    if (current == NULL)
+        return;
+    close_end(current, CHILDS_END);
+    current->next = births;
+    births = current;
+    current = NULL;
+}
+
+static void hold_what_was_shown(void)
 {
     size_t i = 0;
 
@@ -212,5 +326,25 @@ void core_holdings_after_fork_in_child(void)
             holding->is_left = 1;
             take_out(i);
         }
+    }
+}
+
+/* The parent's births are no business of the child's. */
+void core_holdings_after_fork_in_child(void)
+{
+    hold_what_was_shown();
+    if (current != NULL) {
+        if (is_open(current, CHILDS_END))
+            send(current->ends[CHILDS_END], "", 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+        close_end(current, CHILDS_END);
+        current->next = births;
+        births = current;
+        current = NULL;
+    }
+    while (births != NULL) {
+        struct birth *birth = births;
+        births = birth->next;
+        close_end(birth, PARENTS_END);
+        PyMem_RawFree(birth);
     }
 }

@@ -517,6 +517,7 @@ static PyObject *after_fork_in_parent(PyObject *module, PyObject *unused)
 {
     (void)module, (void)unused;
     is_forking = 0;
+    core_holdings_after_fork_in_parent();
     core_unlock_table();
     Py_RETURN_NONE;
 }

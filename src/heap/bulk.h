@@ -37,7 +37,8 @@
  *   O2, O3    mourn takes the bit; letters too high → sweep
  *   D1        nobody looks → sweep, as sweep sees to all that are held by nobody
  *   D2        serial 0 and the arena's: sweep frees it
- *   expected  of a process that was killed before it was itself: stays, and with it the bulk as long as the arena
+ *   expected  of a process that was killed before it was itself: who expected it takes it back (unexpect); should that one die as well before it
+ *             knows, it stays, and with it the bulk as long as the arena
  *
  * sweep runs before the heap says -ENOMEM, when a participant has died, and now and then as bulks are made.
  */
@@ -97,7 +98,7 @@ static inline int bri_letter_is(const void *payload)
 /* The caller does not hold it any more. */
 void bri_bulk_drop(struct bri_bulk_shm *bulk);
 
-/* A process is being started that will hold it, and says so by itself; unexpect: it has opened it. */
+/* A process is being started that will hold it, and says so by itself; unexpect: it has opened it, or never will. */
 void bri_bulk_expect(struct bri_bulk_shm *bulk);
 void bri_bulk_unexpect(struct bri_bulk_shm *bulk);
 

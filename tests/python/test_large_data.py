@@ -330,6 +330,19 @@ def test_a_receiver_that_is_killed(given_back):
     del queue
 
 
+def test_children_that_are_killed_as_they_begin(given_back):
+    for i in range(20):
+        got = through_queue(large(float(i)))
+        pid = child(lambda: None)
+        os.kill(pid, signal.SIGKILL)
+        assert ended(pid) in (0, -signal.SIGKILL)
+        assert first(got) == float(i)
+    del got
+    descriptors = len(os.listdir("/proc/self/fd"))
+    through_queue(large())  # looks after these forks
+    assert len(os.listdir("/proc/self/fd")) < descriptors
+
+
 def keep_and_die(array):
     """Hold the argument and something that was got, and die."""
     held = [array, through_queue(array)]
