@@ -2,6 +2,8 @@
 /* Job: what was submitted to a pool, and what came back. */
 #include "pool.h"
 
+#include <structmember.h>
+
 #include <errno.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -13,6 +15,7 @@ struct job {
     brood_result *result;
     size_t chunk_items, items; /* of the user's; 0: a call */
     size_t first;              /* of the user's items, where one call has several jobs */
+    size_t bytes;              /* that its items are in shared memory */
     char is_cancelled;         /* by its owner: else it was the pool that did not do it */
 };
 
@@ -38,7 +41,8 @@ static int keep_also(PyObject **keep, PyObject *one)
 }
 
 static int make_item(struct pool *pool, struct callable *callable, struct task_origin origin,
-                     PyObject *chunks, Py_ssize_t i, brood_message *ret_message, PyObject **keep)
+                     PyObject *chunks, Py_ssize_t i, brood_message *ret_message, PyObject **keep,
+                     size_t *bytes)
 {
     PyObject *chunk = PyList_GetItem(chunks, i);
     size_t first = (size_t)(origin.first + (uint64_t)i * origin.chunk_items);
@@ -47,6 +51,7 @@ static int make_item(struct pool *pool, struct callable *callable, struct task_o
     if (chunk == NULL || task_make_item(pool, callable, origin, chunk, first, &item) < 0)
         return -1;
     *ret_message = item.message;
+    *bytes += item.message.bytes + item.kept_bytes;
     if (keep_also(keep, item.keep) == 0)
         return 0;
     PyMem_Free(item.message.data);
@@ -54,21 +59,23 @@ static int make_item(struct pool *pool, struct callable *callable, struct task_o
 }
 
 static brood_message *make_items(struct pool *pool, struct callable *callable, struct task_origin origin,
-                                 PyObject *chunks, PyObject **ret_keep)
+                                 PyObject *chunks, PyObject **ret_keep, size_t *ret_bytes)
 {
     Py_ssize_t count = PyList_GET_SIZE(chunks);
     brood_message *items = PyMem_Calloc((size_t)count, sizeof *items);
     PyObject *keep = NULL;
+    size_t bytes = 0;
 
     if (items == NULL)
         PyErr_NoMemory();
     for (Py_ssize_t i = 0; items != NULL && i < count; i++)
-        if (make_item(pool, callable, origin, chunks, i, &items[i], &keep) < 0) {
+        if (make_item(pool, callable, origin, chunks, i, &items[i], &keep, &bytes) < 0) {
             free_items(items, i);
             Py_XDECREF(keep);
             return NULL;
         }
     *ret_keep = keep;
+    *ret_bytes = bytes;
     return items;
 }
 
@@ -121,7 +128,8 @@ static PyObject *submit(PyObject *self, PyObject *arguments)
     Py_ssize_t count = PyList_GET_SIZE(chunks);
     struct task_origin origin = {number, (uint64_t)chunk_items, first, ends.retries > 0};
     PyObject *keep = NULL;
-    brood_message *items = make_items(pool, (struct callable *)callable, origin, chunks, &keep);
+    size_t bytes = 0;
+    brood_message *items = make_items(pool, (struct callable *)callable, origin, chunks, &keep, &bytes);
     if (items == NULL)
         return NULL;
     struct job *job = new_job(pool, callable);
@@ -135,6 +143,7 @@ static PyObject *submit(PyObject *self, PyObject *arguments)
         job->chunk_items = (size_t)chunk_items;
         job->items = (size_t)all_items;
         job->first = (size_t)first;
+        job->bytes = bytes;
     }
     return (PyObject *)job;
 }
@@ -501,9 +510,15 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+static PyMemberDef members[] = {
+    {"nbytes", T_PYSSIZET, offsetof(struct job, bytes), READONLY, "what its items are in shared memory"},
+    {NULL, 0, 0, 0, NULL},
+};
+
 static PyType_Slot slots[] = {
     {Py_tp_doc, "Tasks that were submitted together; Pool.submit makes them."},
     {Py_tp_methods, methods},
+    {Py_tp_members, members},
     {Py_sq_length, length},
     {Py_tp_dealloc, dealloc},
     {0, NULL},

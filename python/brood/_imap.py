@@ -3,9 +3,9 @@
 
 With ``buffersize`` the input is read in the thread that takes the results, and no further ahead than it may: the core's
 stream does that.  Without, an imap is what it is in multiprocessing: all of the input is worked on, whether somebody takes
-the results or not, and a generator that is slow, or waits for what becomes of earlier results, holds nobody up.  Short
-inputs of known length are submitted at once; others are read in one thread per pool, which lives as long as there is
-something to read.
+the results or not, and a generator that is slow, or waits for what becomes of earlier results, holds nobody up.  What has
+a length is submitted at once, as far as may be in flight; the rest, and all other input, is read in one thread per pool, which
+lives as long as there is something to read.
 """
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from . import _arguments, _core, _route
 
 __all__ = ["IMapIterator", "IMapUnorderedIterator", "Feeder"]
 
-AT_ONCE = 1024  # chunks that are submitted in the caller's thread
+_MOST, _MOST_BYTES = 1024, 64 << 20  # chunks, and bytes of them, that are in flight; one is always let in
 _AHEAD = 65536  # chunks whose results nobody has taken: the feeder waits, unless the pool is closed
 _SLICE = 0.5  # seconds
-_NEAR = 64  # of the oldest tasks: those that end next are nearly always among them
+_NEAR = 64  # of the oldest tasks, or more: those that end next are nearly always among them
 
 _R = TypeVar("_R")
 _Chunk = tuple[Any, ...]
@@ -108,34 +108,60 @@ class Bounded:
 class Ahead:
     """The jobs of an imap whose input is read ahead."""
 
-    def __init__(self, core: _core.Pool, in_order: bool) -> None:
+    def __init__(self, core: _core.Pool, workers: int, in_order: bool) -> None:
         self._core = core
+        self._near = max(_NEAR, 4 * workers)
         self._in_order = in_order
         self._jobs: collections.deque[Any] = collections.deque()
+        self._in_flight: list[Any] = []  # of the jobs, those that had not ended when it was last looked
+        self._bytes = 0  # that their items are
+        self._first = 0  # of the items of the next chunk
         self._changed = threading.Condition()
         self._is_over = False  # nothing comes any more
         self._is_dropped = False  # nobody takes anything any more
         self._is_hurried = False  # nobody may take anything before all is read
 
-    def feed(self, chunks: Iterator[_Chunk], submit: _Submit) -> None:
-        """Read all of the input."""
-        first = 0
+    def feed(self, chunks: Iterator[_Chunk], submit: _Submit, may_wait: bool) -> bool:
+        """Read the input; False when it is not over, and no more may be in flight."""
         try:
-            while (chunk := next(chunks, None)) is not None:
-                self._put(self._submitted(submit, chunk, first))
-                first += len(chunk)
+            while self._has_room(may_wait):
+                chunk = next(chunks, None)
+                if chunk is None:
+                    return self._end()
+                self._put(self._submitted(submit, chunk))
+                self._first += len(chunk)
+            return False
         except BaseException as error:
             self._put(_Failed(error))
-        finally:
-            with self._changed:
-                self._is_over = True
-                self._changed.notify_all()
+            return self._end()
 
-    def _submitted(self, submit: _Submit, chunk: _Chunk, first: int) -> Any:
+    def _end(self) -> bool:
+        with self._changed:
+            self._is_over = True
+            self._changed.notify_all()
+        return True
+
+    def _submitted(self, submit: _Submit, chunk: _Chunk) -> Any:
         try:
-            return submit(chunk, first)
+            job = submit(chunk, self._first)
         except Exception as error:
             return _Failed(error)
+        self._in_flight.append(job)
+        self._bytes += job.nbytes
+        return job
+
+    def _has_room(self, may_wait: bool) -> bool:
+        while len(self._in_flight) >= _MOST or (self._bytes >= _MOST_BYTES and self._in_flight):
+            key = self._core.prepare()
+            before = len(self._in_flight)
+            self._in_flight = [job for job in self._in_flight if not job.ready()]
+            self._bytes = sum(job.nbytes for job in self._in_flight)
+            if len(self._in_flight) < before:
+                continue
+            if not may_wait:
+                return False
+            self._core.sleep(key, _SLICE)
+        return True
 
     def _put(self, job: Any) -> None:
         with self._changed:
@@ -204,16 +230,18 @@ class Ahead:
         return job
 
     def _take_any(self, deadline: float | None) -> Any:
-        job = self._take_ready(_NEAR)
-        if job is not None:
-            return job
-        key = self._core.prepare()
-        job = self._take_ready(len(self._jobs))
+        job = self._take_ready(self._near)
+        if job is None:
+            key = self._core.prepare()
+            job = self._take_ready(self._near)
         left = self._left(deadline)
+        if job is None and left != 0:
+            self._core.sleep(key, _SLICE if left is None else min(left, _SLICE))  # a killed supervisor rings nobody
+            job = self._take_ready(self._near)
+        if job is None:
+            job = self._take_ready(len(self._jobs))
         if job is None and left == 0:
             raise TimeoutError
-        if job is None:
-            self._core.sleep(key, _SLICE if left is None else min(left, _SLICE))  # a killed supervisor rings nobody
         return job
 
     def _take_ready(self, most: int) -> Any:
@@ -232,6 +260,7 @@ class IMapIterator(Generic[_R]):
 
     def __init__(self, source: Bounded | Ahead, pool: Any) -> None:
         self._source = source
+        self._drop = source.drop if isinstance(source, Ahead) else None
         self._pool = pool  # which is kept by what it owes
         self._items: collections.deque[_R] = collections.deque()
 
@@ -253,9 +282,9 @@ class IMapIterator(Generic[_R]):
     __next__ = next
 
     def __del__(self) -> None:
-        source = getattr(self, "_source", None)
-        if isinstance(source, Ahead):
-            source.drop()
+        drop = getattr(self, "_drop", None)
+        if drop is not None:
+            drop()
 
 
 IMapUnorderedIterator = IMapIterator
@@ -304,7 +333,7 @@ class Feeder:
                     self._thread = None
                     return
                 ahead, chunks, submit = self._inputs[0]
-            ahead.feed(chunks, submit)
+            ahead.feed(chunks, submit, True)
             with self._lock:
                 self._inputs.popleft()
             del ahead, chunks, submit  # nobody is kept by a thread that waits

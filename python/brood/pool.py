@@ -12,7 +12,7 @@ import threading
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from multiprocessing import util
 from multiprocessing.context import TimeoutError
 from types import TracebackType
@@ -25,7 +25,7 @@ from ._std_pool import (
 from . import _arguments, _core, _ends, _equipment, _route, _share, _travel, _worker
 from ._ends import Ends, TaskTimeout
 from ._errors import PoolBroken, WorkerDied
-from ._imap import AT_ONCE, Ahead, Bounded, Feeder, IMapIterator as IMapIterator, IMapUnorderedIterator as IMapUnorderedIterator
+from ._imap import Ahead, Bounded, Feeder, IMapIterator as IMapIterator, IMapUnorderedIterator as IMapUnorderedIterator
 from ._results import (
     ApplyResult as ApplyResult, AsyncResult as AsyncResult, CallbackThread, MapResult as MapResult)
 
@@ -401,19 +401,13 @@ class Pool:
         self, func: Callable[..., _R], iterable: Any, chunks: Iterator[_Chunk], chunksize: int, in_order: bool, plan: _ends.Plan,
         number: int,
     ) -> IMapIterator[_R]:
-        ahead = Ahead(self._core, in_order)
+        ahead = Ahead(self._core, self._processes, in_order)
         made = self._callable(func, _travel.MAP, plan) if self._sender is None else self._callable(_route.run, _travel.CALL)
 
         def submit(chunk: _Chunk, first: int) -> _Job:
             return self._submit_to(made, func, _travel.MAP, [chunk], chunksize, len(chunk), plan, number, first)
 
-        try:
-            is_short = len(iterable) <= AT_ONCE * chunksize
-        except (TypeError, OverflowError):  # no length, or a range's that no C program could count
-            is_short = False
-        if is_short:
-            ahead.feed(chunks, submit)
-        else:
+        if not isinstance(iterable, Sized) or not ahead.feed(chunks, submit, False):
             self._feeder.add(ahead, chunks, submit)
         return IMapIterator(ahead, self)
 

@@ -172,7 +172,7 @@ def test_an_imap_is_bounded_in_bytes(pool, given_back):
             made.append(i)
             yield numpy.full(LARGE, float(i))
 
-    stream = pool.imap(first, arrays_of_8_mib())
+    stream = pool.imap(first, arrays_of_8_mib(), buffersize=100)
     assert len(made) == 64 // 8, "the bound is 64 MiB in flight"
     assert list(stream) == [float(i) for i in range(40)]
 
