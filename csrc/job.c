@@ -83,16 +83,15 @@ static int offer(struct pool *pool, const brood_message *items, Py_ssize_t count
                  int is_awaited, brood_result **ret_result)
 {
     brood_pool *handle = pool->handle;
-    int error;
+    struct core_call call = core_call_begin(); /* it waits while the pool has no room for a further job */
 
-    Py_BEGIN_ALLOW_THREADS; /* it waits while the pool has no room for a further job */
-    error = brood_pool_map_bytes_async(handle, task_run, items, (size_t)count,
-                                       BROOD_MAP_OPTIONS(.chunk_items = 1, .timeout_ms = ends.timeout_ms,
-                                                         .item_timeout_ms = ends.item_timeout_ms,
-                                                         .retries = ends.retries,
-                                                         .caller_waits = (uint32_t)is_awaited),
-                                       ret_result);
-    Py_END_ALLOW_THREADS;
+    int error = brood_pool_map_bytes_async(handle, task_run, items, (size_t)count,
+                                           BROOD_MAP_OPTIONS(.chunk_items = 1, .timeout_ms = ends.timeout_ms,
+                                                             .item_timeout_ms = ends.item_timeout_ms,
+                                                             .retries = ends.retries,
+                                                             .caller_waits = (uint32_t)is_awaited),
+                                           ret_result);
+    core_call_end(call);
     if (error < 0)
         pool_raise(pool->state, error);
     return error;

@@ -24,7 +24,7 @@ __all__ = ["IMapIterator", "IMapUnorderedIterator", "Feeder"]
 
 _MOST, _MOST_BYTES = 1024, 64 << 20  # chunks, and bytes of them, that are in flight; one is always let in
 _AHEAD = 65536  # chunks whose results nobody has taken: the feeder waits, unless the pool is closed
-_SLICE = 0.5  # seconds
+_SLICE, _PAUSE = 0.5, 0.001  # seconds
 _NEAR = 64  # of the oldest tasks, or more: those that end next are nearly always among them
 
 _R = TypeVar("_R")
@@ -150,17 +150,27 @@ class Ahead:
         self._bytes += job.nbytes
         return job
 
+    def _is_full(self) -> bool:
+        return len(self._in_flight) >= _MOST or (self._bytes >= _MOST_BYTES and bool(self._in_flight))
+
+    def _look(self) -> int:
+        """How many of those in flight have ended since the last look."""
+        before = len(self._in_flight)
+        self._in_flight = [job for job in self._in_flight if not job.ready()]
+        self._bytes = sum(job.nbytes for job in self._in_flight)
+        return before - len(self._in_flight)
+
     def _has_room(self, may_wait: bool) -> bool:
-        while len(self._in_flight) >= _MOST or (self._bytes >= _MOST_BYTES and self._in_flight):
+        while self._is_full():
             key = self._core.prepare()
-            before = len(self._in_flight)
-            self._in_flight = [job for job in self._in_flight if not job.ready()]
-            self._bytes = sum(job.nbytes for job in self._in_flight)
-            if len(self._in_flight) < before:
-                continue
+            ended = self._look()
             if not may_wait:
-                return False
-            self._core.sleep(key, _SLICE)
+                return ended > 0
+            if ended == 0:
+                self._core.sleep(key, _SLICE)
+            if ended < _MOST // 8:  # looking costs: it is worth it when some more have ended
+                with self._changed:
+                    self._changed.wait(_PAUSE)
         return True
 
     def _put(self, job: Any) -> None:
