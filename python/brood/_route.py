@@ -245,7 +245,7 @@ class RoutedJob:
         self.wait: Callable[[float | None], bool] = job.wait
         self.ready: Callable[[], bool] = job.ready
         self.left: Callable[[], int] = job.left
-        self.nbytes = job.nbytes
+        self.nbytes: int = job.nbytes
         self.cancel: Callable[[bool], int] = job.cancel
         self.fileno: Callable[[], int] = job.fileno
 
