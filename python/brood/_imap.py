@@ -19,6 +19,7 @@ from multiprocessing.context import TimeoutError
 from typing import Any, Generic, TypeVar
 
 from . import _arguments, _core, _route
+from ._errors import PoolBroken
 
 __all__ = ["IMapIterator", "IMapUnorderedIterator", "Feeder"]
 
@@ -116,6 +117,7 @@ class Ahead:
         self._in_flight: list[Any] = []  # of the jobs, those that had not ended when it was last looked
         self._bytes = 0  # that their items are
         self._first = 0  # of the items of the next chunk
+        self._fed = 0  # chunks that were read
         self._changed = threading.Condition()
         self._is_over = False  # nothing comes any more
         self._is_dropped = False  # nobody takes anything any more
@@ -124,12 +126,13 @@ class Ahead:
     def feed(self, chunks: Iterator[_Chunk], submit: _Submit, may_wait: bool) -> bool:
         """Read the input; False when it is not over, and no more may be in flight."""
         try:
-            while self._has_room(may_wait):
+            while self._has_room(may_wait) and (may_wait or self._fed < _MOST):
                 chunk = next(chunks, None)
                 if chunk is None:
                     return self._end()
                 self._put(self._submitted(submit, chunk))
                 self._first += len(chunk)
+                self._fed += 1
             return False
         except BaseException as error:
             self._put(_Failed(error))
@@ -144,7 +147,10 @@ class Ahead:
     def _submitted(self, submit: _Submit, chunk: _Chunk) -> Any:
         try:
             job = submit(chunk, self._first)
+        except PoolBroken:
+            raise  # so will all others be
         except Exception as error:
+            self._core.prepare()  # raises when the pool was terminated
             return _Failed(error)
         self._in_flight.append(job)
         self._bytes += job.nbytes
@@ -325,12 +331,17 @@ class Feeder:
                 return
             self._at_end = close
 
+    def hurry(self) -> None:
+        """Read on whether results are taken or not: the pool is joined or, which ends it, terminated."""
+        with self._lock:
+            for ahead, _, _ in self._inputs:
+                ahead.hurry()
+
     def finish(self) -> None:
         """Wait until all inputs have been read."""
         with self._lock:
             thread = self._thread
-            for ahead, _, _ in self._inputs:
-                ahead.hurry()
+        self.hurry()
         if thread is not None and thread is not threading.current_thread():
             thread.join()
 

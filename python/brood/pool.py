@@ -473,6 +473,7 @@ class Pool:
         """End the workers now, whatever they do, within ``grace`` and a second.  What is not done raises PoolBroken."""
         self._state = TERMINATE
         self._core.terminate()
+        self._feeder.hurry()
         self._terminate()
         self._equipment.finish()
 

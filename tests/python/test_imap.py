@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: MIT
 """imap and imap_unordered: what is read when, who may take results, and that all of it is done."""
 import functools
+import itertools
+import os
 import queue
 import signal
 import threading
+import time
 
 import brood as mp
 import pytest
@@ -168,6 +171,23 @@ def test_what_an_iterator_raises_comes_after_the_results(pool):
         next(results)
     with pytest.raises(StopIteration):
         next(results)
+
+
+@pytest.mark.parametrize("call", IMAPS)
+@pytest.mark.parametrize("make", [lambda: range(2**64), itertools.count], ids=["range", "count"])
+def test_an_input_without_end_ends_with_its_pool(call, make):
+    before = threading.active_count()
+    with mp.get_context("fork").Pool(2) as pool:
+        results = getattr(pool, call)(square, make())
+        assert len({next(results) for _ in range(3000)}) == 3000
+        assert threading.active_count() == before + 1
+    with pytest.raises((ValueError, mp.PoolBroken)):
+        for _ in results:
+            pass
+    end = time.monotonic() + WITHIN
+    while threading.active_count() > before:
+        assert time.monotonic() < end
+        os.sched_yield()
 
 
 def test_an_imap_over_more_than_can_be_counted(pool):
