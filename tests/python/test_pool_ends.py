@@ -175,7 +175,7 @@ class TestTimeOuts:
             where = str(caught.value.__cause__)
             assert re.search(rf'File "{__file__}", line \d+ in {function.__name__}$', where, re.MULTILINE), where
         with pytest.raises(TaskTimeout) as caught:
-            pool.apply(hang_deaf, (3,), timeout=SOON)
+            pool.apply(hang_deaf, (3,), timeout=10 * SOON)  # by then it hears nothing
         assert caught.value.__cause__ is None
 
     def test_without_faulthandler_it_does_not(self):
