@@ -28,6 +28,8 @@ _AHEAD = 65536  # chunks whose results nobody has taken: the feeder waits, unles
 _SLICE, _PAUSE = 0.5, 0.001  # seconds
 _NEAR = 64  # of the oldest tasks, or more: those that end next are nearly always among them
 
+_CUT = "the pool ended before all of this imap's input was submitted"
+
 _R = TypeVar("_R")
 _Chunk = tuple[Any, ...]
 _Submit = Callable[[_Chunk, int], Any]  # a chunk, the index of its first item; a job of one task
@@ -109,7 +111,7 @@ class Bounded:
 class Ahead:
     """The jobs of an imap whose input is read ahead."""
 
-    def __init__(self, core: _core.Pool, workers: int, in_order: bool) -> None:
+    def __init__(self, core: _core.Pool, workers: int, in_order: bool, is_terminated: Callable[[], bool]) -> None:
         self._core = core
         self._near = max(_NEAR, 4 * workers)
         self._in_order = in_order
@@ -119,7 +121,9 @@ class Ahead:
         self._first = 0  # of the items of the next chunk
         self._fed = 0  # chunks that were read
         self._changed = threading.Condition()
+        self._is_terminated = is_terminated
         self._is_over = False  # nothing comes any more
+        self._broken: PoolBroken | None = None  # why not all that was to come came
         self._is_dropped = False  # nobody takes anything any more
         self._is_hurried = False  # nobody may take anything before all is read
 
@@ -134,9 +138,20 @@ class Ahead:
                 self._first += len(chunk)
                 self._fed += 1
             return False
+        except PoolBroken as error:
+            self._broken = error
+            return self._end()
         except BaseException as error:
             self._put(_Failed(error))
             return self._end()
+
+    def _has_ended(self) -> bool:
+        """Whether the pool takes nothing any more: not for this chunk's fault, and so it will be with all others."""
+        try:
+            self._core.prepare()
+        except ValueError:
+            return True
+        return self._is_terminated()
 
     def _end(self) -> bool:
         with self._changed:
@@ -148,9 +163,10 @@ class Ahead:
         try:
             job = submit(chunk, self._first)
         except PoolBroken:
-            raise  # so will all others be
+            raise
         except Exception as error:
-            self._core.prepare()  # raises when the pool was terminated
+            if self._has_ended():
+                raise PoolBroken(_CUT) from None
             return _Failed(error)
         self._in_flight.append(job)
         self._bytes += job.nbytes
@@ -225,6 +241,8 @@ class Ahead:
     def _wait_for_job(self, deadline: float | None) -> None:
         with self._changed:
             while not self._jobs:
+                if self._broken is not None:
+                    raise PoolBroken(_CUT) from self._broken
                 if self._is_over:
                     raise StopIteration
                 if not self._changed.wait(self._left(deadline)):

@@ -401,7 +401,7 @@ class Pool:
         self, func: Callable[..., _R], iterable: Any, chunks: Iterator[_Chunk], chunksize: int, in_order: bool, plan: _ends.Plan,
         number: int,
     ) -> IMapIterator[_R]:
-        ahead = Ahead(self._core, self._processes, in_order)
+        ahead = Ahead(self._core, self._processes, in_order, lambda: self._state == TERMINATE)
         made = self._callable(func, _travel.MAP, plan) if self._sender is None else self._callable(_route.run, _travel.CALL)
 
         def submit(chunk: _Chunk, first: int) -> _Job:
