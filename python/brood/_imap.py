@@ -154,6 +154,7 @@ class Ahead:
         return self._is_terminated()
 
     def _end(self) -> bool:
+        self._is_terminated = bool  # False; and what has been read keeps no pool
         with self._changed:
             self._is_over = True
             self._changed.notify_all()
