@@ -268,7 +268,7 @@ class RoutedJob:
 
     def _outcome(self, index: int) -> tuple[Any, BaseException | None]:
         try:
-            return self._sender.value(self._job.value(index)), None
+            return self.value(index), None
         except BaseException as error:  # the task's, whatever it is
             if isinstance(error, KeyboardInterrupt) and not hasattr(error, "__notes__"):
                 raise  # ours
