@@ -68,7 +68,7 @@ bench: ## brood beside everybody else: every question of bench/questions.toml, t
 	@bench/run --build $(BUILD)-bench $(BENCH_FLAGS)
 	@.venv-peers/bin/python bench/plot $(BUILD)-bench/latest.json
 
-bench-quick: ## the same in under 3 minutes: fewer rounds and smaller samples, no report
+bench-quick: ## the same with fewer rounds and smaller samples, no report
 	@$(prepare_bench)
 	@bench/run --build $(BUILD)-bench --quick $(BENCH_FLAGS)
 
