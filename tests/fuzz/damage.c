@@ -27,6 +27,7 @@
 #include "brood.h"
 #include "heap/heap.h"
 #include "heap/pages.h"
+#include "input.h"
 #include "plat/children.h"
 #include "pool/result.h"
 #include "queue/queue.h"
@@ -45,11 +46,6 @@ enum {
     LIMIT_S = 20,
     ARENA_BYTES = 64 << 20
 };
-
-static struct {
-    const uint8_t *at;
-    size_t left;
-} input;
 
 /* The life. */
 static struct {
@@ -124,20 +120,6 @@ static void check_end(pid_t pid, int status)
         fprintf(stderr, "status %x\n", (unsigned)status);
         fail("a supervisor crashed");
     }
-}
-
-/* --- input --- */
-
-static uint32_t take(uint32_t bytes)
-{
-    uint32_t value = 0;
-
-    for (; bytes > 0; bytes--) {
-        value = value << 8 | (input.left > 0 ? *input.at : 0);
-        input.at += input.left > 0;
-        input.left -= input.left > 0;
-    }
-    return value;
 }
 
 /* splitmix64 */

@@ -15,15 +15,11 @@
 #include "arena/arena.h"
 #include "brood.h"
 #include "heap/heap.h"
+#include "input.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 
 enum { BLOCKS = 8, QUEUES = 2, LOCKS = 2, WAITING_MOST = 64, MESSAGE_MOST = 20000, DEEP_MOST = 4 };
-
-static struct {
-    const uint8_t *at;
-    size_t left;
-} input;
 
 struct message {
     size_t bytes;
@@ -75,18 +71,6 @@ static void must(int64_t expected, int64_t found)
     fprintf(stderr, "%s: %lld instead of %lld: %s\n", doing, (long long)found, (long long)expected,
             brood_error_text());
     abort();
-}
-
-static uint32_t take(uint32_t bytes)
-{
-    uint32_t value = 0;
-
-    for (; bytes > 0; bytes--) {
-        value = value << 8 | (input.left > 0 ? *input.at : 0);
-        input.at += input.left > 0;
-        input.left -= input.left > 0;
-    }
-    return value;
 }
 
 /* Mostly short, and now and then around the sizes where the representation changes. */
