@@ -279,8 +279,15 @@ class Ahead:
             raise TimeoutError
         return job
 
+    def _oldest(self, most: int) -> list[Any]:
+        while True:
+            try:
+                return list(itertools.islice(self._jobs, most))
+            except RuntimeError:  # the collector ran, and with it whoever puts or takes: once more
+                continue
+
     def _take_ready(self, most: int) -> Any:
-        for job in list(itertools.islice(self._jobs, most)):
+        for job in self._oldest(most):
             if job.ready():
                 try:
                     self._jobs.remove(job)
