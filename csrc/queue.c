@@ -137,6 +137,7 @@ static PyObject *file_number(PyObject *self, PyObject *unused)
     struct core_call call = core_call_begin();
     int fd = brood_queue_fd(queue);
     core_call_end(call);
+    ((struct queue *)self)->has_reader = 1;
     return fd < 0 ? core_raise(fd) : PyLong_FromLong(fd);
 }
 

@@ -9,6 +9,7 @@ struct queue {
     struct core_object object;
     Py_ssize_t maxsize; /* 0: none */
     char is_closed;     /* in this process, through this object */
+    char has_reader;    /* _fileno() was asked for: see quiet_reader */
     char has_put; /* so has this: empty() tells then that it is closed, as the standard library's does */
 };
 

@@ -4,6 +4,7 @@
 
 #include "pickling.h"
 #include "queue.h"
+#include "queue/queue.h"
 
 enum { SMALL_BYTES = 4096, BATCH_BYTES = 256 * 1024, BATCH_ITEMS = 4096 };
 
@@ -34,6 +35,18 @@ static PyObject *load_borrowed(struct core_state *state, brood_queue *queue, bro
     core_call_end(call);
     PyErr_Restore(type, value, traceback);
     return item;
+}
+
+/* The core's descriptor says "perhaps" until a get finds nothing.  Whoever polls here (asyncio's add_reader) gets one object each time
+ * that it is readable, and would then wait in the get: so that who takes the last one looks for that get. */
+static void quiet_reader(PyObject *self, brood_queue *queue)
+{
+    if (!((struct queue *)self)->has_reader || brood_queue_size(queue) != 0)
+        return;
+    struct bri_queue_shm *shm = bri_queue_of(queue);
+    struct core_call call = core_call_begin();
+    bri_bell_quiet(&shm->bell, bri_queue_is_readable, shm);
+    core_call_end(call);
 }
 
 static PyObject *raise_get(PyObject *self, int error)
@@ -80,6 +93,7 @@ static PyObject *get_until(PyObject *self, brood_queue *queue, int64_t deadline,
     int error = core_wait(step_get, &get, deadline);
     if (error < 0)
         return raise_get(self, error);
+    quiet_reader(self, queue);
     return get.is_borrowed ? load_borrowed(state, queue, &get.message, load)
                            : load(state, get.buffer, get.bytes);
 }
@@ -164,6 +178,8 @@ static PyObject *get_batch(PyObject *self, brood_queue *queue, Py_ssize_t max_it
         PyErr_NoMemory();
     } else {
         int result = core_wait(step_get_many, &get, deadline);
+        if (result > 0)
+            quiet_reader(self, queue);
         items = result < 0 ? raise_get(self, result) : load_batch(self, &get, result);
     }
     PyMem_RawFree(get.buffer);

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Queues: order, bounds, pickling, the ends of processes, and what programs of the standard library expect."""
 import array
+import asyncio
 import collections
 import concurrent.futures
 import ctypes
@@ -9,6 +10,7 @@ import os
 import pickle
 import queue
 import select
+import selectors
 import signal
 import threading
 
@@ -537,6 +539,78 @@ class TestEnds:
             with pytest.raises(Exception):
                 executor.submit(abs, lambda: 0).result(30)
             assert executor.submit(abs, -3).result(30) == 3
+
+
+def take_with_loop(things, count):
+    """What an event loop gets that takes one object each time that the descriptor is readable."""
+    taken = []
+    loop = asyncio.new_event_loop()
+
+    def take():
+        taken.append(things.get())
+        if len(taken) == count:
+            loop.call_later(0, lambda: loop.call_soon(loop.stop))  # one more turn: nothing is readable now
+
+    loop.add_reader(things._reader.fileno(), take)
+    loop.run_forever()
+    loop.close()
+    return taken
+
+
+def put_all(things, count):
+    for item in range(count):
+        things.put(item)
+
+
+def count_descriptors_over_a_get(things, results):
+    before = len(os.listdir("/proc/self/fd"))
+    things.get()
+    results.put((before, len(os.listdir("/proc/self/fd"))))
+
+
+class TestReader:
+    @pytest.mark.parametrize("make", [ctx.Queue, ctx.JoinableQueue, ctx.SimpleQueue])
+    def test_not_readable_once_the_last_is_taken(self, make):
+        things = make()
+        with selectors.DefaultSelector() as selector:
+            selector.register(things._reader.fileno(), selectors.EVENT_READ)
+            for count in (1, 3):
+                for item in range(count):
+                    things.put(item)
+                for item in range(count):
+                    assert selector.select(10)
+                    assert things.get() == item
+                assert not selector.select(0)
+
+    def test_get_many_is_a_get(self):
+        things = ctx.Queue()
+        fd = things._reader.fileno()
+        things.put_many(range(5))
+        assert select.select([fd], [], [], 10)[0]
+        assert things.get_many(3) == [0, 1, 2]
+        assert select.select([fd], [], [], 0)[0]
+        assert things.get_many(9) == [3, 4]
+        assert not select.select([fd], [], [], 0)[0]
+        things.put(5)
+        assert select.select([fd], [], [], 10)[0]
+
+    def test_in_an_event_loop(self):
+        things = ctx.Queue()
+        producer = ctx.Process(target=put_all, args=(things, 500))
+        producer.start()
+        assert take_with_loop(things, 500) == list(range(500))
+        producer.join()
+
+    def test_child_has_no_reader_of_its_own(self):
+        things = ctx.Queue()
+        things._reader.fileno()
+        results = ctx.Queue()
+        things.put(1)
+        child = ctx.Process(target=count_descriptors_over_a_get, args=(things, results))
+        child.start()
+        before, after = results.get()
+        child.join()
+        assert before == after
 
 
 class TestLife:
