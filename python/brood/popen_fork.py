@@ -2,6 +2,8 @@
 """Starts a process by fork: the child has the arena, provided that there was one."""
 from __future__ import annotations
 
+import os
+from multiprocessing import util as _util
 from typing import Any
 
 from . import _arena, _core, _descriptors, _random, _std
@@ -15,6 +17,7 @@ else:
 __all__ = ["Popen"]
 
 _NEEDS = 4  # two pipes
+util: Any = _util  # its close_fds has no type
 
 
 class _Leaving:
@@ -31,12 +34,28 @@ class _Leaving:
 
 
 class Popen(_real.Popen):
-    """The standard library's, in a process that has an arena."""
+    """The standard library's, in a process that has an arena.  A fork that fails leaves no descriptors."""
 
     def _launch(self, process_obj: Any) -> None:
         _arena.ensure()
         _descriptors.expect_room(_NEEDS)
-        super()._launch(_Leaving(process_obj))  # type: ignore[misc]
+        sentinel, child_end = os.pipe()  # readable once the child has ended
+        parent_sentinel, parent_end = os.pipe()
+        try:
+            self.pid = os.fork()
+        except OSError:
+            util.close_fds(sentinel, child_end, parent_sentinel, parent_end)
+            raise
+        if self.pid == 0:
+            code = 1
+            try:
+                util.close_fds(sentinel, parent_end)
+                code = _Leaving(process_obj)._bootstrap(parent_sentinel)
+            finally:
+                os._exit(code)
+        util.close_fds(child_end, parent_sentinel)
+        self.finalizer = util.Finalize(self, util.close_fds, (sentinel, parent_end))
+        self.sentinel = sentinel
 
 
 _std.mirror(globals())

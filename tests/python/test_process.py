@@ -53,6 +53,20 @@ def test_start_and_join(context):
         process.is_alive()
 
 
+def test_fork_that_fails_leaves_nothing(monkeypatch):
+    def refuse():
+        raise BlockingIOError("no more processes")
+
+    process = brood.get_context("fork").Process(target=sleep)
+    brood.get_context("fork").Lock()  # the arena is there
+    before = os.listdir("/proc/self/fd")
+    monkeypatch.setattr(os, "fork", refuse)
+    with pytest.raises(BlockingIOError):
+        process.start()
+    assert os.listdir("/proc/self/fd") == before
+    assert process.pid is None and process not in brood.active_children()
+
+
 def test_terminate(context):
     process = context.Process(target=sleep)
     process.start()
