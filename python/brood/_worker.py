@@ -21,6 +21,11 @@ process: Any = _process
 util: Any = _util
 
 
+def name_of(method: str, pid: int | None) -> str:
+    """Return what the worker of a pool is called."""
+    return f"{method.capitalize()}PoolWorker-{pid}"
+
+
 class _WorkerProcess(_process.BaseProcess):
     """The current process, in a worker: a daemon that may have children, since these end with it."""
 
@@ -31,7 +36,7 @@ class _WorkerProcess(_process.BaseProcess):
         self._parent_name = owner.name
         self._popen = None
         self._closed = False
-        self._name = f"{method.capitalize()}PoolWorker-{os.getpid()}"
+        self._name = name_of(method, os.getpid())
 
     @property
     def daemon(self) -> bool:
@@ -82,8 +87,9 @@ class Life:
         try:
             self._initializer(*self._initargs)
         except BaseException:
-            print(f"{process.current_process().name}: the initializer failed:", file=sys.stderr)
-            traceback.print_exc()
+            # In one piece: all workers do this at the same time.
+            text = f"{process.current_process().name}: the initializer failed:\n{traceback.format_exc()}"
+            print(text, end="", file=sys.stderr)
             util._flush_std_streams()
             return False
         return True

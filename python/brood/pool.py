@@ -52,10 +52,15 @@ class _WorkerView:
 
     daemon = True
 
-    def __init__(self, pool: _core.Pool, index: int) -> None:
+    def __init__(self, pool: _core.Pool, index: int, method: str) -> None:
         self._core_pool = pool
         self._index = index
-        self.name = f"PoolWorker-{index + 1}"
+        self._method = method
+
+    @property
+    def name(self) -> str:
+        """What ``current_process().name`` is there."""
+        return _worker.name_of(self._method, self.pid)
 
     @property
     def pid(self) -> int | None:
@@ -82,7 +87,8 @@ class _WorkerView:
         """Do nothing: ``Pool.join`` waits for all."""
 
     def __repr__(self) -> str:
-        return f"<{self.name} pid={self._core_pool.worker_pid(self._index)}>"
+        pid = self._core_pool.worker_pid(self._index)
+        return f"<{_worker.name_of(self._method, pid)} pid={pid}>"
 
 
 class Pool:
@@ -151,7 +157,7 @@ class Pool:
         self._bounded: weakref.WeakSet[Bounded] = weakref.WeakSet()
         self._equipment = _equipment.Equipment(self._processes, logging, faulthandler, threads_per_worker, seed)
         self._core = self._make_core(initializer, initargs, maxtasksperchild or 0)
-        self._pool = [_WorkerView(self._core, index) for index in range(self._processes)]
+        self._pool = [_WorkerView(self._core, index, _method_of(self._ctx)) for index in range(self._processes)]
         # Nothing but the core has to know of a call, and no subclass asks to.
         self._is_direct = self._sender is None and not self._equipment.wants_jobs and type(self).apply_async is Pool.apply_async
         self._terminate = util.Finalize(self, _destroy, args=(self._core, self._equipment), exitpriority=15)

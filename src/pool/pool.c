@@ -156,7 +156,7 @@ static int broken(struct bri_pool_shm *shared)
 
     switch ((enum bri_pool_reason)bri_load_acquire(&shared->reason)) {
     case BRI_REASON_INITIALIZER:
-        return bri_fail(ENOTRECOVERABLE, "the pool is broken: its initializer returned %d", detail);
+        return bri_fail(ENOTRECOVERABLE, "the pool is broken: its initializer failed (%d)", detail);
     case BRI_REASON_DEATHS:
         return bri_fail(ENOTRECOVERABLE,
                         "the pool is broken: its workers die as soon as they start (the last one: %s %d)",

@@ -407,6 +407,7 @@ def test_workers_know_who_they_are(method):
         name, pid, daemon, parent = pool.apply(whoami, (0,))
         assert "PoolWorker" in name and daemon and parent == os.getpid()
         assert pool._pool[0].pid == pid and pool._processes == 1
+        assert pool._pool[0].name == name
 
 
 def fork_and(how):
