@@ -298,7 +298,8 @@ int brood_queue_put(brood_queue *queue, const void *data, size_t bytes, int64_t 
 int brood_queue_put_many(brood_queue *queue, const brood_message *messages, size_t count, int64_t deadline);
 
 /* Copies the oldest message into `buffer` and sets ret_bytes to its length.  -EMSGSIZE: it is longer than capacity; it
- * stays, and ret_bytes (alone, the one output set on a failure) is its length.  -ETIMEDOUT: empty until the deadline.  -ESHUTDOWN: closed and
+ * stays, and ret_bytes (alone, the one output set on a failure) is its length; or it refers to large data beside it (a Python
+ * program's): brood_queue_borrow takes that.  -ETIMEDOUT: empty until the deadline.  -ESHUTDOWN: closed and
  * drained.  -EBADMSG: damaged.  -EINVAL.  thread any · fork shared · signal no · kill atomic */
 int brood_queue_get(brood_queue *queue, void *buffer, size_t capacity, size_t *ret_bytes, int64_t deadline);
 
