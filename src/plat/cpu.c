@@ -129,7 +129,7 @@ static int count_online(const char *root)
 /* A small number that names a part of CPU `cpu`; false when the kernel does not know it (no file, or -1). */
 static bool read_id(const char *root, int cpu, const char *name, uint64_t *ret_id)
 {
-    char file[64];
+    char file[80];
     char text[NUMBER_BYTES];
 
     snprintf(file, sizeof file, "sys/devices/system/cpu/cpu%d/topology/%s", cpu, name);
