@@ -45,7 +45,7 @@ struct core_holding {
 
 /* 0, or a negative errno. */
 int core_holding_create(size_t bytes, uint32_t flags, int is_zeroed, struct core_holding **ret_holding);
-int core_holding_open(struct bri_ref_shm *ref, int is_counted, struct core_holding **ret_holding);
+int core_holding_open(void *ref, int is_counted, struct core_holding **ret_holding);
 
 /* That of shared data of which these bytes are a part, once more; NULL: there is none. */
 struct core_holding *core_holding_find(const void *memory, size_t bytes);

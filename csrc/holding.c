@@ -118,7 +118,7 @@ int core_holding_create(size_t bytes, uint32_t flags, int is_zeroed, struct core
     return error;
 }
 
-int core_holding_open(struct bri_ref_shm *ref, int is_counted, struct core_holding **ret_holding)
+int core_holding_open(void *ref, int is_counted, struct core_holding **ret_holding)
 {
     struct bri_bulk_shm *bulk;
     int error = bri_arena_enter();

@@ -261,9 +261,8 @@ struct reading {
 
 static PyObject *open_part(const struct reading *reading, size_t i)
 {
-    struct bri_ref_shm *place =
-        (void *)(reading->data + sizeof(struct letter_head) + i * sizeof(struct bri_ref_shm));
     struct bri_ref_shm ref;
+    char *place = reading->data + sizeof(struct letter_head) + i * sizeof ref;
     struct core_holding *holding;
 
     memcpy(&ref, place, sizeof ref);

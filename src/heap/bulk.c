@@ -3,6 +3,7 @@
 #include "heap/bulk.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <string.h>
 
 #include "arena/undertaker.h"
@@ -177,11 +178,11 @@ static int open_locked(const struct bri_ref_shm *ref, int is_counted, struct bri
     return 0;
 }
 
-int bri_bulk_open(struct bri_ref_shm *ref, int is_counted, struct bri_bulk_shm **ret_bulk)
+int bri_bulk_open(void *ref, int is_counted, struct bri_bulk_shm **ret_bulk)
 {
     struct bri_ref_shm copy;
 
-    memcpy(&copy, ref, sizeof copy); /* letters are aligned to nothing */
+    memcpy(&copy, ref, sizeof copy);
     lock();
     int error = open_locked(&copy, is_counted && !copy.is_opened, ret_bulk);
     unlock();
@@ -191,7 +192,7 @@ int bri_bulk_open(struct bri_ref_shm *ref, int is_counted, struct bri_bulk_shm *
         return bri_fail(EINVAL, "the reference is none to data of this arena");
     copy.is_opened = 1;
     if (is_counted)
-        memcpy(&ref->is_opened, &copy.is_opened, sizeof copy.is_opened);
+        memcpy((char *)ref + offsetof(struct bri_ref_shm, is_opened), &copy.is_opened, sizeof copy.is_opened);
     return 0;
 }
 

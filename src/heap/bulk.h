@@ -80,8 +80,8 @@ static inline void *bri_bulk_data(struct bri_bulk_shm *bulk)
 int bri_bulk_has_pages(const struct bri_bulk_shm *bulk);
 
 /* The caller holds the bulk that the reference names from now on.  is_counted: the reference lies in a letter.
- * -ENOENT: it is gone.  -EINVAL: no bulk, or less than the reference says. */
-int bri_bulk_open(struct bri_ref_shm *ref, int is_counted, struct bri_bulk_shm **ret_bulk);
+ * ref: the bytes of a bri_ref_shm, aligned to nothing, as letters are.  -ENOENT: it is gone.  -EINVAL: no bulk, or less than the reference says. */
+int bri_bulk_open(void *ref, int is_counted, struct bri_bulk_shm **ret_bulk);
 
 /* T1, and what undoes it when the letter is not sent.  By a holder. */
 void bri_bulk_add_letter(struct bri_bulk_shm *bulk);
