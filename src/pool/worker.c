@@ -36,8 +36,8 @@ struct brood_task {
 
 enum { NO_MEMORY_EXIT = 121, NO_LIMITS_EXIT = 123, ZEROED_BYTES = 8192 };
 
-static uint64_t code_shift; /* of this worker's pool */
-static brood_task *current; /* of this worker */
+static uint64_t code_shift;         /* of this worker's pool */
+static brood_task *_Atomic current; /* of this worker */
 
 /* --- for task functions --- */
 
@@ -159,12 +159,13 @@ static void be_condemned(brood_task *task)
     task->is_condemned = 1;
 }
 
-/* What only few items need. */
 /* What a function's own fork() left in the child, which has the worker's stack. */
 static void note_child(void)
 {
-    if (current != NULL)
-        current->is_special = current->is_of_child = 1;
+    brood_task *task = bri_load_relaxed(&current);
+
+    if (task != NULL)
+        task->is_special = task->is_of_child = 1;
 }
 
 static void watch_forks(void)
@@ -182,6 +183,7 @@ static _Noreturn void leave_child(const brood_task *task, int code)
     _exit(code != 0 || task->failed);
 }
 
+/* What only few items need. */
 static void finish_item(brood_task *task, int code)
 {
     if (task->is_of_child)
@@ -398,12 +400,12 @@ uint64_t bri_worker_run_chunk(brood_pool *pool, struct bri_claim *claim)
     task.failed = task.is_special = task.is_of_child = 0;
     task.is_condemned = 0;
     task.reply = NULL;
-    current = &task;
+    bri_store_relaxed(&current, &task);
     for (uint64_t at = begin, next; at < end; at = next) {
         next = zero_results(job, at, end);
         run_items(claim, &task, at, next);
     }
-    current = NULL;
+    bri_store_relaxed(&current, NULL);
     if (__fpending(stdout) >
         0) /* a worker may be killed at any time: what its tasks print is not to wait for its end */
         fflush(stdout);
