@@ -30,6 +30,8 @@ struct letter_head {
 /* Other threads run while much is copied; what is copied is ours, or a view of it is. */
 static void copy(void *to, const void *from, size_t bytes)
 {
+    if (bytes == 0)
+        return; /* an empty buffer may have no address */
     if (bytes < LONG_COPY) {
         memcpy(to, from, bytes);
     } else {
@@ -105,7 +107,8 @@ static void write_pickle(const struct sink *sink, char *to)
 
     for (size_t i = 0; i < sink->piece_count; i++) {
         const struct sink_piece *piece = &sink->pieces[i];
-        memcpy(to, sink->small + done, piece->after - done);
+        if (piece->after > done) /* small is NULL when there is nothing small at all */
+            memcpy(to, sink->small + done, piece->after - done);
         to += piece->after - done;
         done = piece->after;
         copy(to, piece->view.buf, (size_t)piece->view.len);
