@@ -34,15 +34,32 @@ void task_end_worker(void)
 /* --- items --- */
 
 static const char main_name[] = "__main__";
+enum {
+    FRAME_BYTES = 2 * 64 * 1024 + 64
+}; /* pickle ends one at 64 KiB, before values that are as long themselves */
+
+static int has_main(const void *data, size_t bytes)
+{
+    return bytes > 0 && memmem(data, bytes, main_name, sizeof main_name - 1) != NULL;
+}
+
+/* What is longer than any frame that the pickler gathers is one large value, and names nothing. */
+static int sink_names_main(const struct sink *sink)
+{
+    int found = has_main(sink->small, sink->small_bytes);
+
+    for (size_t i = 0; !found && i < sink->piece_count; i++)
+        if (sink->pieces[i].view.len <= FRAME_BYTES)
+            found = has_main(sink->pieces[i].view.buf, (size_t)sink->pieces[i].view.len);
+    return found;
+}
 
 /* Functions and classes of __main__ went by name, which the workers may not have. */
 static int names_main(const struct core_pickle *pickle)
 {
-    const struct sink *sink = pickle->sink;
-    const void *data = sink != NULL ? sink->small : pickle->data;
-    size_t bytes = sink != NULL ? sink->small_bytes : pickle->bytes;
-
-    return !core_pickle_is_plain(pickle) && memmem(data, bytes, main_name, sizeof main_name - 1) != NULL;
+    if (core_pickle_is_plain(pickle))
+        return 0;
+    return pickle->sink != NULL ? sink_names_main(pickle->sink) : has_main(pickle->data, pickle->bytes);
 }
 
 /* rescue(arguments, mode, first item, error, sink).  error: of plain pickle; writes to the sink, or raises what says what it is that does

@@ -55,6 +55,9 @@ PROGRAM = """
     def call_one(function):
         return function(0) if function else None
 
+    def call_last(things):
+        return things[-1](0)
+
     class Known:
         def __call__(self, x):
             return x, setting
@@ -103,6 +106,9 @@ PROGRAM = """
                 assert isinstance(pool.apply(same, (late,)), Late) and pool.map(same, [Late]) == [Late]
                 assert list(pool.imap(call_one, [late])) == [-i]
             assert type(pool.apply(same, (Known(),))) is Known
+            for length in (1000, 20_000, 40_000, 100_000):  # pickle writes what is long in frames of 64 KiB, and long values by themselves
+                assert pool.apply(call_last, ([*range(length), late],)) == -19
+                assert pool.apply(call_last, ([late, b"x" * length, late],)) == -19
             square = lambda x: x * x
             square.__qualname__ = square.__name__ = "square"
             assert pool.map(square, [3]) == [9]
