@@ -136,7 +136,7 @@ static void assert_pool_fails(int (*initializer)(void *argument), const char *wh
 static void a_failing_initializer_is_an_error(void **unused)
 {
     (void)unused;
-    assert_pool_fails(fail_with_5, "returned 5", WORKERS);
+    assert_pool_fails(fail_with_5, "initializer failed (5)", WORKERS);
     assert_pool_fails(die_at_once, "signal 9", 10);
     assert_pool_fails(leave_at_once, "exit code 0", 10);
 }
