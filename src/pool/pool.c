@@ -23,6 +23,13 @@ enum { GRACE_MS = 500, SUPERVISORS_MAX = 16, STARTS_MAX = 2, SLICE_MS = 100, POL
 
 /* The live handles of this process: a handle that was destroyed is found out before it is looked into. */
 static brood_pool *live_pools;
+static _Atomic uint32_t pools_removed; /* how many are live no more */
+
+/* The one that a thread has asked for last is live as long as none was removed since: most programs ask for one, again and again. */
+static _Thread_local struct {
+    const brood_pool *pool;
+    uint32_t removed;
+} known_live __attribute__((tls_model("initial-exec")));
 
 /* --- handles --- */
 
@@ -58,6 +65,7 @@ static int remove_live(const brood_pool *pool)
     int found = *at != NULL;
     if (found)
         *at = pool->next;
+    bri_add_acq_rel(&pools_removed, 1u);
     pthread_mutex_unlock(&bri_identity->lock);
     return found;
 }
@@ -66,9 +74,13 @@ static int is_live(const brood_pool *pool)
 {
     const brood_pool *at;
 
+    if (known_live.pool == pool && known_live.removed == bri_load_acquire(&pools_removed))
+        return 1;
     bri_thread_lock(&bri_identity->lock);
     for (at = live_pools; at != NULL && at != pool; at = at->next) {
     }
+    known_live.pool = at;
+    known_live.removed = bri_load_relaxed(&pools_removed);
     pthread_mutex_unlock(&bri_identity->lock);
     return at != NULL;
 }

@@ -15,28 +15,16 @@
 
 enum { SLICE_MS = 100, SLICE_LONGEST_MS = 800, LOST_LOOKS = 3 };
 
-brood_result *bri_result_alloc(brood_pool *pool)
+void bri_result_init(brood_result *result, brood_pool *pool)
 {
-    brood_result *result = calloc(1, sizeof *result);
-
-    if (result != NULL) {
-        result->pool = pool;
-        result->descriptor = -1;
-        bri_pool_hold(pool);
-    }
-    return result;
+    *result = (brood_result){.pool = pool, .descriptor = -1};
+    bri_pool_hold(pool);
 }
 
-void bri_result_discard(brood_result *result)
+void bri_result_fini(brood_result *result)
 {
+    bri_result_close_descriptor(result);
     bri_pool_drop(result->pool);
-    free(result);
-}
-
-void bri_result_attach(brood_result *result, const struct bri_job_view *view, uint64_t index)
-{
-    result->view = *view;
-    result->index = index;
 }
 
 int bri_result_check(const brood_result *result)
@@ -397,9 +385,9 @@ int brood_result_destroy(brood_result *result)
     int error = bri_result_check(result);
     if (error < 0)
         return error;
-    bri_result_close_descriptor(result);
+    bri_result_close_descriptor(result); /* what rings it goes with the job */
     bri_pool_take_back(result->pool, &result->view, result->index);
-    bri_pool_drop(result->pool);
+    bri_result_fini(result);
     free(result);
     return 0;
 }

@@ -24,9 +24,9 @@ int bri_result_check(const brood_result *result);
 void bri_result_refresh_descriptor(brood_result *result);
 void bri_result_close_descriptor(brood_result *result);
 
-brood_result *bri_result_alloc(brood_pool *pool);
-void bri_result_discard(brood_result *result);
-void bri_result_attach(brood_result *result, const struct bri_job_view *view, uint64_t index);
+/* A handle that holds the pool and has no job yet; fini: it has none any more. */
+void bri_result_init(brood_result *result, brood_pool *pool);
+void bri_result_fini(brood_result *result);
 
 /* For waits, after each slice: can the result still come?  See pool.h, damage. */
 void bri_result_look_for_loss(brood_result *result, int64_t now);

@@ -319,33 +319,46 @@ static int make_job(brood_pool *pool, const struct bri_job_wish *wish, struct br
     return bri_job_make(wish, ret_view);
 }
 
-static int submit(brood_pool *pool, struct bri_job_wish *wish, brood_result **ret_result)
+/* Makes the job, offers it, and puts it into the handle, which holds the pool already. */
+static int submit_for(brood_result *result, struct bri_job_wish *wish)
 {
+    brood_pool *pool = result->pool;
     struct bri_job_view view;
     uint64_t index;
 
-    if (ret_result == NULL)
-        return bri_fail(EINVAL, "ret_result is NULL: pass where the result handle goes");
     wish->workers = pool->options.workers;
     wish->notify = bri_offset_of(&pool->shared->finished);
-    brood_result *result = bri_result_alloc(pool);
-    if (result == NULL)
-        return bri_fail(ENOMEM, "no memory for a result handle");
     int error = make_job(pool, wish, &view);
-    if (error == 0) {
-        error = bri_pool_offer(pool, &view, &index);
-        if (error < 0)
-            bri_job_free(&view);
-        else if (!wish->is_awaited || !is_taken_soon(pool, &view))
-            wake_workers(pool, view.chunks);
-    }
+    if (error < 0)
+        return error;
+    error = bri_pool_offer(pool, &view, &index);
     if (error < 0) {
-        bri_result_discard(result);
+        bri_job_free(&view);
         return error;
     }
+    if (!wish->is_awaited || !is_taken_soon(pool, &view))
+        wake_workers(pool, view.chunks);
     bri_trace("owner: job %u of %llu items in %llu chunks", view.job->number, (unsigned long long)view.count,
               (unsigned long long)view.chunks);
-    bri_result_attach(result, &view, index);
+    result->view = view;
+    result->index = index;
+    return 0;
+}
+
+static int submit(brood_pool *pool, struct bri_job_wish *wish, brood_result **ret_result)
+{
+    if (ret_result == NULL)
+        return bri_fail(EINVAL, "ret_result is NULL: pass where the result handle goes");
+    brood_result *result = malloc(sizeof *result);
+    if (result == NULL)
+        return bri_fail(ENOMEM, "no memory for a result handle");
+    bri_result_init(result, pool);
+    int error = submit_for(result, wish);
+    if (error < 0) {
+        bri_result_fini(result);
+        free(result);
+        return error;
+    }
     *ret_result = result;
     return 0;
 }
@@ -360,8 +373,8 @@ static int take_options(struct bri_job_wish *wish, const brood_map_options *opti
     return bri_check_retries(options->retries);
 }
 
-static int submit_map(brood_pool *pool, struct bri_job_wish *wish, const brood_map_options *options,
-                      brood_result **ret_result)
+/* The arguments of a map are right, and the wish says all of it. */
+static int take_map(brood_pool *pool, struct bri_job_wish *wish, const brood_map_options *options)
 {
     brood_map_options known;
     int error = bri_pool_check_function(pool, wish->function);
@@ -370,9 +383,7 @@ static int submit_map(brood_pool *pool, struct bri_job_wish *wish, const brood_m
         error = check_sizes(wish->items, wish->item_bytes, wish->result_bytes, wish->count);
     if (error == 0)
         error = bri_options_take(options, &known, sizeof known, "options");
-    if (error < 0)
-        return error;
-    return take_options(wish, &known) < 0 ? -EINVAL : submit(pool, wish, ret_result);
+    return error < 0 ? error : take_options(wish, &known);
 }
 
 int brood_pool_map_async(brood_pool *pool, brood_function *function, const void *items, size_t item_bytes,
@@ -385,7 +396,8 @@ int brood_pool_map_async(brood_pool *pool, brood_function *function, const void 
                                 .result_bytes = result_bytes,
                                 .count = count};
 
-    return submit_map(pool, &wish, options, ret_result);
+    int error = take_map(pool, &wish, options);
+    return error < 0 ? error : submit(pool, &wish, ret_result);
 }
 
 int brood_pool_map(brood_pool *pool, brood_function *function, const void *items, size_t item_bytes,
@@ -396,7 +408,7 @@ int brood_pool_map(brood_pool *pool, brood_function *function, const void *items
                                 .item_bytes = item_bytes,
                                 .result_bytes = result_bytes,
                                 .count = count};
-    brood_result *result;
+    brood_result result;
 
     if (results == NULL && result_bytes != 0)
         return bri_fail(EINVAL, "results is NULL: pass an array for %zu results of %zu bytes", count,
@@ -404,11 +416,16 @@ int brood_pool_map(brood_pool *pool, brood_function *function, const void *items
     if (result_bytes != 0 && bri_arena_holds(results, 1))
         wish.results = results;
     wish.is_awaited = 1;
-    int error = submit_map(pool, &wish, options, &result);
+    int error = take_map(pool, &wish, options);
     if (error < 0)
         return error;
-    error = bri_result_get(result, wish.results == NULL ? results : NULL, BROOD_FOREVER);
-    brood_result_destroy(result);
+    bri_result_init(&result, pool);
+    error = submit_for(&result, &wish);
+    if (error == 0) {
+        error = bri_result_get(&result, wish.results == NULL ? results : NULL, BROOD_FOREVER);
+        bri_pool_take_back(pool, &result.view, result.index);
+    }
+    bri_result_fini(&result);
     return error;
 }
 
@@ -471,7 +488,7 @@ int brood_pool_map_bytes_async(brood_pool *pool, brood_function *function, const
         error = check_spans(items, count);
     if (error == 0)
         error = bri_options_take(options, &known, sizeof known, "options");
-    if (error < 0)
-        return error;
-    return take_options(&wish, &known) < 0 ? -EINVAL : submit(pool, &wish, ret_result);
+    if (error == 0)
+        error = take_options(&wish, &known);
+    return error < 0 ? error : submit(pool, &wish, ret_result);
 }
