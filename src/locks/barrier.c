@@ -24,7 +24,8 @@
  *
  * All operations may overlap; the mutex puts them in order.
  *
- * wait      W1  lock; broken: -EPIPE
+ * wait      W0  the last: ask after those who have arrived, with no lock held
+ *           W1  lock; broken: -EPIPE
  *           W2  not the last: words[us] = tag, MEMBER, arrivals + 1 (linearisation point of the arrival); unlock
  *           W3  wait until phase differs from what it was at W2
  *           W4  outcome; at the deadline: lock, and if phase is the same still, BROKEN by one store
@@ -46,7 +47,7 @@
  *           sync/event.h
  *
  * death table
- *   W1            nothing has happened; the mutex is taken over
+ *   W0, W1        nothing has happened; the mutex is taken over
  *   W2 … W4       a member has died → M2 breaks the barrier for all who wait
  *   T1            the same; a sweep changes only words that do not count
  *   T2 … T3       all others leave tripped, sleepers when their slice ends or an obituary comes (vigil.h); then M2 breaks
@@ -58,6 +59,9 @@
  *
  * Why everybody who arrived in a generation has the same outcome: it is a function of the phase words, and of one store
  * that ended the generation, but for more than 7 resets.
+ *
+ * Why nobody meets a dead one.  Of one whom nobody watches a death is told by who asks, and those who wait ask; the last to come does not wait,
+ * and may be the only one left: W0.
  *
  * Why only deaths after a reset break the barrier after it: S0 takes out members whose death nobody, or not yet everybody, has been told of.
  * Their entries are theirs as long as they are not 0 (vigil.h), and mourn finds nothing in them later.
@@ -244,6 +248,29 @@ static void ask_members(void *argument)
             bri_vigil_ask_slot(slot);
 }
 
+/* Those who wait, besides the caller, may have died with nobody left to say so. */
+static void ask_waiting(brood_barrier *barrier)
+{
+    uint64_t phase = bri_load_acquire(&barrier->phase);
+    uint32_t width = width_of(barrier), self = bri_slot_index(bri_self());
+
+    for (uint32_t slot = 0; slot < width; slot++)
+        if (slot != self && arrivals_in(bri_load_relaxed(&barrier->words[slot]), phase) > 0)
+            bri_vigil_ask_slot(slot);
+}
+
+/* W0 and W1. */
+static void lock_to_arrive(brood_barrier *barrier)
+{
+    bri_mutex_lock(&barrier->mutex);
+    if (barrier->parties == 1 || bri_load_relaxed(&barrier->arrived) + 1 != barrier->parties)
+        return;
+    unlock(barrier);
+    ask_waiting(barrier);
+    bri_fault("barrier.wait.asked");
+    bri_mutex_lock(&barrier->mutex);
+}
+
 static int outcome_across_resets(const struct wait *wait)
 {
     brood_barrier *barrier = wait->barrier;
@@ -333,7 +360,7 @@ int brood_barrier_wait(brood_barrier *barrier, int64_t deadline)
     if (error < 0)
         return error;
     struct wait wait = {.barrier = barrier};
-    bri_mutex_lock(&barrier->mutex); /* W1 */
+    lock_to_arrive(barrier);
     int must_wait = arrive(barrier, &wait);
     if (must_wait)
         unlock(barrier);
@@ -420,14 +447,20 @@ int brood_barrier_waiting(brood_barrier *barrier)
 {
     int error = bri_handle_check(barrier, BRI_KIND_BARRIER, "barrier");
 
-    return error < 0 ? error : count_waiting(barrier);
+    if (error < 0)
+        return error;
+    ask_waiting(barrier);
+    return count_waiting(barrier);
 }
 
 int brood_barrier_is_broken(brood_barrier *barrier)
 {
     int error = bri_handle_check(barrier, BRI_KIND_BARRIER, "barrier");
 
-    return error < 0 ? error : (bri_load_acquire(&barrier->phase) & BROKEN) != 0;
+    if (error < 0)
+        return error;
+    ask_waiting(barrier);
+    return (bri_load_acquire(&barrier->phase) & BROKEN) != 0;
 }
 
 /* Nobody is on the way out of wait.  A bri_condition. */

@@ -150,6 +150,34 @@ static void a_waiter_that_dies_breaks_it(void **unused)
     drop(state);
 }
 
+static void the_last_to_come_does_not_meet_the_dead(void **unused)
+{
+    struct state *state = make(2);
+    pid_t first = start_child(expect_broken, state);
+
+    (void)unused;
+    await_waiting(state, 1);
+    kill(first, SIGKILL);
+    assert_is_killed(first);
+    assert_int_equal(brood_barrier_wait(state->barrier, BROOD_NOW), -EPIPE);
+    assert_int_equal(brood_barrier_waiting(state->barrier), 0);
+    drop(state);
+}
+
+static void a_look_finds_the_dead(void **unused)
+{
+    struct state *state = make(3);
+    pid_t first = start_child(expect_broken, state);
+
+    (void)unused;
+    await_waiting(state, 1);
+    assert_false(brood_barrier_is_broken(state->barrier));
+    kill(first, SIGKILL);
+    assert_is_killed(first);
+    assert_true(brood_barrier_is_broken(state->barrier));
+    drop(state);
+}
+
 static void trip_and_die(void *argument)
 {
     expect_trip(argument);
@@ -356,6 +384,8 @@ int main(void)
         cmocka_unit_test(a_death_before_a_reset_is_of_the_past),
         cmocka_unit_test(who_tripped_has_tripped),
         cmocka_unit_test(a_waiter_that_dies_breaks_it),
+        cmocka_unit_test(the_last_to_come_does_not_meet_the_dead),
+        cmocka_unit_test(a_look_finds_the_dead),
         cmocka_unit_test(a_member_that_dies_breaks_it),
         cmocka_unit_test(a_clean_end_breaks_nothing),
         cmocka_unit_test(who_waits_makes_it_busy_until_dead),
