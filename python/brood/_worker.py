@@ -138,7 +138,7 @@ class Starter:
         template = self._context.Process(target=_supervise, args=(self._life, pool, anchor, supervisor),
                                          name="PoolTemplate", daemon=True)
         template._brood_environment = self._life.kit.environment
-        template._ignores_interrupts = True
+        template._ignores_interrupts = template._outlives_parent = True  # it has to end what that leaves
         current = process.current_process()
         daemon = current._config.pop("daemon", None)  # pools nest: a worker may have a template of its own
         try:

@@ -211,7 +211,7 @@ class ForkProcess(_real.ForkProcess):
 
     @classmethod
     def _after_fork(cls) -> None:
-        _force_start_method("fork")
+        _begin_child("fork")
         super()._after_fork()  # type: ignore[misc]
 
 
@@ -228,7 +228,7 @@ class SpawnProcess(_real.SpawnProcess):
 
     @staticmethod
     def _after_fork() -> None:
-        _force_start_method("spawn")
+        _begin_child("spawn")
 
 
 class ForkServerProcess(_real.ForkServerProcess):
@@ -244,7 +244,7 @@ class ForkServerProcess(_real.ForkServerProcess):
 
     @classmethod
     def _after_fork(cls) -> None:
-        _force_start_method("forkserver")
+        _begin_child("forkserver")
         super()._after_fork()  # type: ignore[misc]
 
 
@@ -287,5 +287,8 @@ _concrete_contexts: dict[str, Any] = {
 _default_context = DefaultContext(_concrete_contexts[_real._default_context._default_context._name])  # type: ignore[attr-defined]
 
 
-def _force_start_method(method: str) -> None:
+def _begin_child(method: str) -> None:
+    from . import _daemons
+
     _default_context._actual_context = _concrete_contexts[method]  # type: ignore[attr-defined]
+    _daemons.end_with_parent()

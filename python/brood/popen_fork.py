@@ -20,6 +20,14 @@ _NEEDS = 4  # two pipes
 util: Any = _util  # its close_fds has no type
 
 
+_parent_ends: set[int] = set()  # a child sees by one of them that its parent has ended: siblings must not keep it open
+
+
+def _close(sentinel: int, parent_end: int) -> None:
+    _parent_ends.discard(parent_end)  # first: the number may be another's soon
+    util.close_fds(sentinel, parent_end)
+
+
 class _Leaving:
     """The process as its child runs it: whose end the core is told of, since it did not start it and cannot see how it ends."""
 
@@ -49,12 +57,14 @@ class Popen(_real.Popen):
         if self.pid == 0:
             code = 1
             try:
-                util.close_fds(sentinel, parent_end)
+                util.close_fds(sentinel, parent_end, *_parent_ends)
+                _parent_ends.clear()
                 code = _Leaving(process_obj)._bootstrap(parent_sentinel)
             finally:
                 os._exit(code)
         util.close_fds(child_end, parent_sentinel)
-        self.finalizer = util.Finalize(self, util.close_fds, (sentinel, parent_end))
+        _parent_ends.add(parent_end)
+        self.finalizer = util.Finalize(self, _close, (sentinel, parent_end))
         self.sentinel = sentinel
 
 

@@ -272,3 +272,50 @@ def test_daemons_that_ignore_sigterm_are_killed(tmp_path, method):
     pids = run_program(tmp_path, DAEMON, method, tmp_path).split()
     assert len(pids) == 2
     until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids))
+
+
+KILLED = """
+    import os, signal, sys
+    import brood
+
+    def hold_out(ready):
+        signal.pthread_sigmask(signal.SIG_BLOCK, range(1, signal.NSIG))
+        ready.release()
+        while True:
+            signal.sigtimedwait((), 600)
+
+    if __name__ == "__main__":
+        context = brood.get_context(sys.argv[1])
+        ready = context.Semaphore(0)
+        pool = context.Pool(2)  # has what it inherits, too
+        children = [context.Process(target=hold_out, args=(ready,), daemon=number != 1) for number in range(4)]
+        for child in children:
+            child.start()
+            ready.acquire()
+        print(*(child.pid for child in children), flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+
+
+def is_alive(pid):
+    """Whether it runs: what nobody reaps is no more."""
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_daemons_end_with_an_owner_that_is_killed(tmp_path, method):
+    write(tmp_path, "killed.py", KILLED)
+    with open(tmp_path / "pids", "w+") as pids:
+        done = subprocess.run([sys.executable, "killed.py", method], cwd=tmp_path, stdout=pids, timeout=60)
+        assert done.returncode == -signal.SIGKILL
+        pids.seek(0)
+        first, stays, *others = map(int, pids.read().split())
+    try:
+        until(lambda: not any(is_alive(pid) for pid in (first, *others)))
+        assert is_alive(stays), "one that is no daemon is a program of its own"
+    finally:
+        os.kill(stays, signal.SIGKILL)
