@@ -270,8 +270,22 @@ def _find(parts: Iterable[tuple[str, Any]], dump: _Dump) -> tuple[str | None, An
             return path, thing
         seen.add(id(part))
         path, thing = name, part
+        if _refuses(thing):
+            break
         parts = _parts_of(path, thing)
     return path, thing
+
+
+def _refuses(thing: Any) -> bool:
+    """Whether it says itself that it does not travel, whatever it consists of."""
+    kind: Any = type(thing)
+    if kind.__reduce_ex__ is object.__reduce_ex__ and kind.__reduce__ is object.__reduce__:
+        return False
+    try:
+        thing.__reduce_ex__(5)
+    except Exception:
+        return True
+    return False
 
 
 def _has_pickle(thing: Any, dump: _Dump) -> bool:

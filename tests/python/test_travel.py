@@ -297,6 +297,12 @@ def test_an_objects_own_refusal_gets_a_note(pool):
     assert caught.value.__notes__ == ["args[0][0] (Refusing) cannot travel"]
 
 
+def test_what_refuses_itself_is_named_and_not_its_parts(pool):
+    with pytest.raises(NotImplementedError) as caught:
+        pool.apply(call, ([pool],))
+    assert caught.value.__notes__ == ["args[0][0] (Pool) cannot travel"]
+
+
 def test_open_files_do_not_travel(pool, tmp_path):
     """cloudpickle would read them to their end."""
     with open(tmp_path / "file", "w+") as file, pytest.raises(TypeError, match=r"^item 0 \(TextIOWrapper\) cannot travel"):
