@@ -11,7 +11,10 @@ from multiprocessing.context import get_spawning_popen
 from multiprocessing.reduction import ForkingPickler
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy
+try:
+    import numpy
+except ImportError as error:
+    raise ImportError("brood.empty, brood.zeros and brood.array make arrays of NumPy, which is not installed: pip install numpy") from error
 
 from . import _core
 

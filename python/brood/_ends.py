@@ -86,14 +86,14 @@ def milliseconds(name: str, seconds: Any) -> int:
     return max(math.ceil(seconds * 1000 - 1e-6), 1)  # 0.3 is not quite 300 ms
 
 
-def whole(name: str, value: Any, most: int) -> int:
-    """Return `value` when it is an int from 0 to `most`; 0 for None."""
+def whole(name: str, value: Any, most: int, least: int = 0) -> int:
+    """Return `value` when it is an int from `least` to `most`; 0 for None."""
     if value is None:
         return 0
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{name} must be an int or None, not {type(value).__name__}")
-    if not 0 <= value <= most:
-        raise ValueError(f"{name} must be from 0 to {most}, not {value}")
+    if not least <= value <= most:
+        raise ValueError(f"{name} must be from {least} to {most}, not {value}")
     return value
 
 
@@ -101,7 +101,7 @@ def plan_of(ends: Ends) -> Plan:
     """Check what is asked for."""
     unknown = ends.keys() - Ends.__annotations__.keys()
     if unknown:
-        raise TypeError(f"unexpected keyword argument {min(unknown)!r}")
+        raise TypeError(f"unexpected keyword argument {min(unknown)!r}: those that say how a call may end are {', '.join(Ends.__annotations__)}")
     retry_on = ends.get("retry_on", ())
     classes = retry_on if isinstance(retry_on, tuple) else (retry_on,)
     if not all(isinstance(one, type) and issubclass(one, BaseException) for one in classes):
@@ -128,8 +128,8 @@ class Limits(NamedTuple):
     def of(cls, max_memory: Any, max_cpu_seconds: Any, max_open_files: Any, grace: Any) -> Limits:
         """Check what is asked for."""
         return cls(
-            whole("max_memory_per_worker", max_memory, 2**63 - 1), whole("max_cpu_seconds", max_cpu_seconds, 2**31),
-            whole("max_open_files", max_open_files, 2**31), milliseconds("grace", grace))
+            whole("max_memory_per_worker", max_memory, 2**63 - 1, 1), whole("max_cpu_seconds", max_cpu_seconds, 2**31, 1),
+            whole("max_open_files", max_open_files, 2**31, 1), milliseconds("grace", grace))
 
     def broken_by(self, error: BaseException) -> str | None:
         """Say which limit it was that the task has met, going by the exception that it ended with."""

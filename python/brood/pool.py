@@ -116,7 +116,14 @@ class Pool:
         seed: an int: what tasks draw from `random`, NumPy's global generator and libc's rand depends on it, on the
             number of the job in the pool and the index of the item, and on nothing else; so does ``brood.task_seed()``.
 
-    The calls take keyword arguments that say how they may end before they are done, and begin again: see Ends.
+    apply, apply_async, map, map_async, starmap, starmap_async, imap and imap_unordered take keyword arguments that say how
+    they may end before they are done, and begin again (``**ends`` in their signatures):
+
+        timeout: seconds that each task may take.  TaskTimeout is raised in one that takes longer; SIGTERM and SIGKILL follow,
+            ``grace`` apart, if that does not end it.  Its result is TaskTimeout, and the other tasks go on.
+        total_timeout: seconds for the whole call, from its submission on; not for imap and imap_unordered.
+        retries: how often a task is begun again whose worker died.
+        retry_on: an exception class, or a tuple of them, after which a task is begun again as well.
 
     A worker that dies costs the task that it ran, whose result raises WorkerDied; it is replaced.
     """

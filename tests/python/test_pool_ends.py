@@ -345,7 +345,8 @@ class TestBadInput:
 
     @pytest.mark.parametrize("options, error, name", [
         ({"max_memory_per_worker": -1}, ValueError, "max_memory_per_worker"),
-        ({"max_memory_per_worker": "1G"}, TypeError, "max_memory_per_worker"),
+        ({"max_memory_per_worker": 0}, ValueError, "from 1"), ({"max_cpu_seconds": 0}, ValueError, "from 1"),
+        ({"max_open_files": 0}, ValueError, "from 1"), ({"max_memory_per_worker": "1G"}, TypeError, "max_memory_per_worker"),
         ({"max_cpu_seconds": 0.5}, TypeError, "max_cpu_seconds"), ({"max_open_files": -3}, ValueError, "max_open_files"),
         ({"grace": 0}, ValueError, "grace"), ({"grace": "1"}, TypeError, "grace"),
     ])
