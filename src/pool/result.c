@@ -210,8 +210,8 @@ static int fail_as(brood_result *result, uint64_t item)
         return bri_fail(EOWNERDEAD, "%s", outcome.text);
     if (outcome.kind == BROOD_TIMED_OUT || outcome.kind == BROOD_CANCELLED)
         return bri_fail(outcome.kind == BROOD_TIMED_OUT ? ETIME : ECANCELED, "%s", outcome.text);
-    return bri_fail(EREMOTEIO, "item %llu: the function failed with %d: %s", (unsigned long long)item,
-                    outcome.code, outcome.text);
+    return bri_fail(EREMOTEIO, "item %llu: the function failed with %d%s%s", (unsigned long long)item,
+                    outcome.code, outcome.text[0] != 0 ? ": " : "", outcome.text);
 }
 
 static int has_cancelled_chunk(const struct bri_job_view *view)
