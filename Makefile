@@ -26,11 +26,11 @@ build: ## build/libbrood.so, build/libbrood.a, the examples, and .venv, in which
 	@ninja --quiet -C $(BUILD)
 	@tools/link-python "$$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("platlib"))')" $(BUILD)
 
-test: ## builds with all assertions and fault points, runs every test; last line: N passed, N failed
+test: ## builds with all assertions and fault points, runs every test, some 8 minutes; last line: N passed, N failed
 	@$(configure_tests)
 	@tools/run-tests --build $(BUILD)-test
 
-conformance: build ## CPython's own tests of multiprocessing and joblib's, on brood, beside the standard library's figures
+conformance: build ## CPython's own tests of multiprocessing and joblib's, on brood, beside the standard library's figures, some 12 minutes
 	@tools/install-deps test
 	@tools/venv test
 	@status=0; tests/conformance/run || status=1; tests/conformance/joblib || status=1; exit $$status
@@ -55,7 +55,7 @@ models: ## every run and every mutation of the Spin models, some minutes (make t
 	@tools/install-deps test
 	@tests/models/run
 
-torture: ## the fault campaign: kills, stops, crashes, time-outs, limits, full memory, in C and Python, each for TORTURE_SECONDS (240)
+torture: ## the fault campaign: kills, stops, crashes, time-outs, limits, full memory, in C and Python, each for TORTURE_SECONDS (240), so less than 10 minutes
 	@$(configure_tests)
 	@ninja --quiet -C $(BUILD)-test
 	@tests/torture/run --build $(BUILD)-test --seconds $(TORTURE_SECONDS)
@@ -76,7 +76,7 @@ bench-report: ## table and plots of docs/benchmarks anew, from the last make ben
 	@tools/venv-peers
 	@.venv-peers/bin/python bench/plot $(BUILD)-bench/latest.json
 
-sanitize: ## most tests under ASan and UBSan, the protocols among threads under TSan, unit tests under valgrind
+sanitize: ## most tests under ASan and UBSan, the protocols among threads under TSan, unit tests under valgrind; some 10 minutes
 	@tools/install-deps sanitize
 	@tools/venv test
 	@tools/sanitize $(BUILD)
@@ -85,9 +85,9 @@ fuzz: ## every target of tests/fuzz for FUZZ_SECONDS (30)
 	@tools/install-deps fuzz
 	@tools/fuzz $(FUZZ_SECONDS) $(BUILD)-fuzz
 
-install: build ## into PREFIX (/usr/local), below DESTDIR if that is set
+install: build ## into PREFIX (/usr/local), below DESTDIR if that is set; ldconfig, if root installs where the loader looks
 	@meson install -C $(BUILD) --no-rebuild --quiet --tags devel,runtime,man $(if $(DESTDIR),--destdir $(abspath $(DESTDIR)))
-	@if [ -z "$(DESTDIR)" ] && [ "$$(id -u)" -eq 0 ]; then ldconfig; fi
+	@case "$(DESTDIR)$(abspath $(PREFIX))" in /usr|/usr/local) [ "$$(id -u)" -ne 0 ] || ldconfig ;; esac
 
 clean: ## removes the build directories and .venv
 	rm -rf $(BUILD) $(BUILD)-test $(BUILD)-clang $(BUILD)-asan $(BUILD)-tsan $(BUILD)-valgrind $(BUILD)-fuzz $(BUILD)-bench .venv .venv-peers
