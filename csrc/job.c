@@ -108,6 +108,18 @@ static struct job *new_job(struct pool *pool, PyObject *callable)
     return job;
 }
 
+/* All but the last of the chunks are full, so that place_of holds for each. */
+static int are_counts_right(Py_ssize_t count, Py_ssize_t chunk_items, Py_ssize_t all_items)
+{
+    int are_right = count > 0 && chunk_items >= 0 &&
+                    (chunk_items == 0 || (all_items > 0 && (all_items - 1) / chunk_items == count - 1));
+
+    if (!are_right)
+        PyErr_Format(PyExc_ValueError, "%zd chunks of %zd items are not %zd items", count, chunk_items,
+                     all_items);
+    return are_right;
+}
+
 /* submit(callable, chunks, chunk_items, items, ends, number, first): a list of what each task is called with; how many of the user's items that is, 0 for
  * a call; how they may end; its number in the pool. */
 static PyObject *submit(PyObject *self, PyObject *arguments)
@@ -123,8 +135,10 @@ static PyObject *submit(PyObject *self, PyObject *arguments)
                           &ends.timeout_ms, &ends.retries, &number, &first) ||
         pool_handle(pool) == NULL)
         return NULL;
-    pool_sweep(pool, 0);
     Py_ssize_t count = PyList_GET_SIZE(chunks);
+    if (!are_counts_right(count, chunk_items, all_items))
+        return NULL;
+    pool_sweep(pool, 0);
     struct task_origin origin = {number, (uint64_t)chunk_items, first, ends.retries > 0};
     PyObject *keep = NULL;
     size_t bytes = 0;

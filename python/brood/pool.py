@@ -311,7 +311,8 @@ class Pool:
                 chunksize = 1
             chunksize = self._chunksize(len(iterable), chunksize)
             chunks = list(_chunks_of(iterable, chunksize))
-        job = self._submit(func, mode, chunks, chunksize, len(iterable), plan, number) if chunksize and chunks else None
+        items = sum(map(len, chunks))  # which may be more or fewer than its __len__ said
+        job = self._submit(func, mode, chunks, chunksize, items, plan, number) if chunksize and chunks else None
         return self._watched(MapResult(job, callback, error_callback))
 
     def _chunksize(self, items: int, chunksize: int | None) -> int:
@@ -321,6 +322,7 @@ class Pool:
 
     def _map_in_flight(self, func: Callable[[_T], _R], items: Sequence[_T], chunksize: int) -> list[_R]:
         """A map of long chunks: the workers have the first while the second is pickled, and what is done is unpickled while they go on."""
+        items = items[:]  # pickling calls the program, which may change a list
         stream = self._core.imap(
             self._callable(func, _travel.MAP), _chunks_of(items, chunksize), True, -(-len(items) // chunksize), chunksize, (0, 0, 0), next(self._jobs))
         values: list[_R] = []

@@ -399,6 +399,62 @@ def test_nothing_is_kept_of_arguments(pool):
     assert [ref() for ref in refs] == [None] * 10
 
 
+class Miscounted:
+    """Says that it has so many items, and yields others."""
+
+    def __init__(self, said, items):
+        self.said, self.items = said, items
+
+    def __len__(self):
+        return self.said
+
+    def __iter__(self):
+        return iter(self.items)
+
+
+def raise_key_error(x):
+    raise KeyError(x)
+
+
+@pytest.mark.parametrize("said, count, chunksize", [
+    (5, 3, None), (5, 9, None), (5, 3, 1), (5, 9, 1), (5, 5000, 1), (100, 5000, 7), (9000, 5000, None), (5000, 9000, None), (3, 0, 1), (0, 3, 1)])
+def test_iterables_that_yield_more_or_fewer_than_their_len(said, count, chunksize):
+    with mp.get_context("fork").Pool(2) as pool:
+        things = Miscounted(said, range(-count, 0))
+        expected = list(range(count, 0, -1)) if said else []
+        assert pool.map(abs, things, chunksize) == expected
+        assert pool.starmap(abs, Miscounted(said, zip(range(-count, 0))), chunksize) == expected
+        called = []
+        pool.map_async(abs, things, chunksize, called.append).get()
+        assert called == [expected]
+        values = pool.map(raise_key_error, things, chunksize, return_exceptions=True)
+        assert len(values) == len(expected) and all(type(value) is KeyError for value in values)
+        if expected:
+            with pytest.raises(KeyError):
+                pool.map(raise_key_error, things, chunksize)
+
+
+class Emptying:
+    """Empties the list that it lies in when it is pickled."""
+
+    def __init__(self, home):
+        self.home = home
+
+    def __reduce__(self):
+        self.home.clear()
+        return int, (7,)
+
+
+@pytest.mark.parametrize("count", [20, 5000])
+def test_a_list_that_changes_while_it_is_mapped(count):
+    with mp.get_context("fork").Pool(2) as pool:
+        things = list(range(count))
+        things[count // 2] = Emptying(things)
+        expected = [*range(count // 2), 7, *range(count // 2 + 1, count)]
+        assert pool.map(abs, things) == expected
+        assert things == []
+
+
 # ---- workers ----
 
 
