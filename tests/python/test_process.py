@@ -10,6 +10,7 @@ import brood
 import brood.connection
 import pytest
 from programs import METHODS, run, run_program, write
+from support import until
 
 
 def exit_with(code, gate):
@@ -65,6 +66,28 @@ def test_fork_that_fails_leaves_nothing(monkeypatch):
         process.start()
     assert os.listdir("/proc/self/fd") == before
     assert process.pid is None and process not in brood.active_children()
+
+
+def test_a_process_whose_start_is_interrupted_is_taken_back(monkeypatch):
+    """By the fork server, which does not see Ctrl-C."""
+    from brood import popen_forkserver
+
+    looks, killed, wait, kill = [], [], popen_forkserver.connection.wait, os.kill
+
+    def wait_interrupted(things, timeout=None):
+        looks.append(things)
+        if len(looks) == 1:
+            raise KeyboardInterrupt
+        return wait(things, timeout)
+
+    monkeypatch.setattr(popen_forkserver.connection, "wait", wait_interrupted)
+    monkeypatch.setattr(os, "kill", lambda pid, number: (killed.append(pid), kill(pid, number)))
+    process = brood.get_context("forkserver").Process(target=sleep)
+    with pytest.raises(KeyboardInterrupt):
+        process.start()
+    assert process not in brood.active_children()
+    [pid] = killed
+    until(lambda: not os.path.exists(f"/proc/{pid}"))
 
 
 def test_terminate(context):
