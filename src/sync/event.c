@@ -13,6 +13,7 @@
 enum {
     SPIN_ROUNDS = 800,
     RELAX_PER_ROUND = 2,
+    FIRST_YIELD = 12,
     ROUNDS_PER_YIELD = 128,
     LOOKS = 200,
     SLICE_GROWTH = 8,
@@ -73,7 +74,8 @@ static int somebody_ran(void)
 }
 
 /* What comes within some microseconds comes without a system call.  Where others want this CPU the spinning ends: law 6 means them as well,
- * and who sleeps is let in sooner than who has had his share. */
+ * and who sleeps is let in sooner than who has had his share.  The first to let in are those who have been woken to do what is waited for: the
+ * kernel likes to put them on the CPU of who woke them. */
 static int spin(bri_condition *condition, void *argument)
 {
     int met = 0, is_wanted = 0;
@@ -81,7 +83,7 @@ static int spin(bri_condition *condition, void *argument)
     for (int round = 1; met == 0 && !is_wanted && round <= SPIN_ROUNDS; round++) {
         for (int i = 0; i < RELAX_PER_ROUND; i++)
             bri_cpu_relax();
-        if (round % ROUNDS_PER_YIELD == 0)
+        if (round == FIRST_YIELD || round % ROUNDS_PER_YIELD == 0)
             is_wanted = somebody_ran();
         met = condition(argument);
     }
