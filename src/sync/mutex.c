@@ -21,7 +21,8 @@ int bri_mutex_is_damaged(bri_name owner)
     return !bri_is_alive(owner) && !bri_is_dead_and_unburied(owner);
 }
 
-/* Sections are short: the holder is nearly always running. */
+/* Sections are short: the holder is nearly always running.  So whoever is woken looks again before it sleeps again: else all who have met one
+ * holder that was preempted would sleep and be woken at each section from then on. */
 static int spin(struct bri_mutex_shm *mutex)
 {
     for (int i = 0; i < SPINS; i++) {
@@ -44,6 +45,8 @@ void bri_mutex_lock_slow(struct bri_mutex_shm *mutex)
         if (bri_mutex_try(mutex))
             return;
         bri_event_sleep(&mutex->event, key, obituary, look_at);
+        if (spin(mutex))
+            return;
         bri_name owner = bri_load_acquire(&mutex->owner);
         if (owner == 0 || bri_now_ns() < look_at)
             continue;
