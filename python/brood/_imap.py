@@ -116,6 +116,7 @@ class Ahead:
         self._near = max(_NEAR, 4 * workers)
         self._in_order = in_order
         self._jobs: collections.deque[Any] = collections.deque()
+        self._known: collections.deque[Any] = collections.deque()  # were seen to have ended; who takes one takes it from the jobs
         self._in_flight: list[Any] = []  # of the jobs, those that had not ended when it was last looked
         self._bytes = 0  # that their items are
         self._first = 0  # of the items of the next chunk
@@ -215,6 +216,7 @@ class Ahead:
         with self._changed:
             self._is_dropped = True
             self._jobs.clear()
+            self._known.clear()
             self._changed.notify_all()
 
     # Threads, a signal handler and the input itself may be in here at once: a job is taken by one step, and waited for in
@@ -287,14 +289,23 @@ class Ahead:
                 continue
 
     def _take_ready(self, most: int) -> Any:
-        for job in self._oldest(most):
-            if job.ready():
-                try:
-                    self._jobs.remove(job)
-                except ValueError:
-                    continue  # somebody else has it
-                return job
-        return None
+        job = self._take_known()
+        if job is None:
+            self._known.extend(job for job in self._oldest(most) if job.ready())
+            job = self._take_known()
+        return job
+
+    def _take_known(self) -> Any:
+        while True:
+            try:
+                job = self._known.popleft()
+            except IndexError:
+                return None
+            try:
+                self._jobs.remove(job)
+            except ValueError:
+                continue  # somebody else has it
+            return job
 
 
 class IMapIterator(Generic[_R]):
