@@ -2,6 +2,7 @@
 """The pools that are compared: those of the fault campaign (tests/torture/peers), two more, and the calls that only speed is asked of.
 
     submit(function, *args) → get       map(function, items): one item per task
+    call(function, *args): one call and its result, as the library has it: apply, or else submit and get
     by_default(function, items): the library's own map, with its own idea of how many items make a task
     unordered(function, items): an iterator over the results as they come, one item per task; where the library has that
 """
@@ -20,6 +21,9 @@ WORKERS = 2
 
 class Multiprocessing(libraries.Multiprocessing):
     """multiprocessing.Pool."""
+
+    def call(self, function, *args):
+        return self.pool.apply(function, args)
 
     def by_default(self, function, items):
         return self.pool.map(function, items)
