@@ -507,6 +507,7 @@ typedef struct brood_map_options {
     uint32_t item_timeout_ms; /* for each item, from its beginning on; the others go on; 0: none */
     uint32_t retries;         /* an item whose worker died is begun again, so often at most; up to 1000 */
     uint32_t caller_waits;    /* 1: at once, for the result: a worker that is awake then need not be woken */
+    uint32_t tell_each;       /* 1: brood_result_wait_item is told of each item that ends */
 } brood_map_options;
 #define BROOD_MAP_OPTIONS(...) (&(const brood_map_options){sizeof(brood_map_options), __VA_ARGS__})
 
@@ -581,6 +582,10 @@ int brood_stream_destroy(brood_stream *stream);
 int brood_result_wait(brood_result *result, int64_t deadline);
 /* Waits until one of `count` results of one pool is ready, and returns which (the first that is).  -ETIMEDOUT.  -EINVAL, -EPERM. */
 int brood_result_wait_any(brood_result *const *results, size_t count, int64_t deadline);
+
+/* Waits until the item has its outcome, while others may have none yet.  Of a job that was not made with tell_each it hears after up to 800 ms,
+ * or when all have ended.  -ERANGE: index; else as brood_result_wait. */
+int brood_result_wait_item(brood_result *result, size_t index, int64_t deadline);
 int brood_result_ready(brood_result *result);      /* 1 or 0 */
 int brood_result_successful(brood_result *result); /* 1 or 0; -EAGAIN: not ready */
 size_t brood_result_count(brood_result *result);   /* items; 0 for NULL */

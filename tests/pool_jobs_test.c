@@ -226,6 +226,56 @@ static void any_is_found(_Atomic int **items)
     assert_ok(brood_result_destroy(results[1]));
 }
 
+static int wait_if_there_is_a_gate(brood_task *task, const void *item, void *result)
+{
+    return *(_Atomic int *const *)item == NULL ? 0 : wait_for_gate(task, item, result);
+}
+
+static int wait_for_gate_or_die(brood_task *task, const void *item, void *result)
+{
+    if (*(_Atomic int *const *)item == NULL)
+        raise(SIGKILL);
+    return wait_for_gate(task, item, result);
+}
+
+/* The first is held up: of all others is told meanwhile, whether they end well or take their worker along. */
+static void each_is_told_of(_Atomic int **items, brood_function *function)
+{
+    brood_result *result;
+    brood_outcome outcome;
+    int is_deadly = function == wait_for_gate_or_die;
+    size_t count = is_deadly ? 6 : COUNT;
+
+    for (size_t i = 1; i < count; i++)
+        items[i] = NULL;
+    assert_ok(brood_pool_map_async(pool, function, items, sizeof *items, 0, count,
+                                   BROOD_MAP_OPTIONS(.chunk_items = 1, .tell_each = 1), &result));
+    for (size_t i = count - 1; i > 0; i--) {
+        assert_ok(brood_result_wait_item(result, i, brood_after_ms(WITHIN_MS)));
+        assert_ok(brood_result_outcome(result, i, &outcome));
+        assert_int_equal(outcome.kind, is_deadly ? BROOD_DIED : BROOD_VALUE);
+    }
+    assert_refused(brood_result_wait_item(result, 0, BROOD_NOW), ETIMEDOUT, "not ready");
+    assert_refused(brood_result_wait_item(result, 0, brood_after_ms(10)), ETIMEDOUT, "not ready");
+    assert_refused(brood_result_wait_item(result, count, BROOD_NOW), ERANGE, "index");
+    assert_refused(brood_result_wait_item(result, 0, -1), EINVAL, "deadline");
+    assert_refused(brood_result_wait_item(NULL, 0, BROOD_NOW), EINVAL, "result");
+    assert_int_equal(brood_result_ready(result), 0);
+    bri_store_release(items[0], 1);
+    assert_ok(brood_result_wait_item(result, 0, brood_after_ms(WITHIN_MS)));
+    assert_ok(brood_result_destroy(result));
+}
+
+static void each_item_is_told_of(_Atomic int **items)
+{
+    each_is_told_of(items, wait_if_there_is_a_gate);
+}
+
+static void each_death_is_told_of(_Atomic int **items)
+{
+    each_is_told_of(items, wait_for_gate_or_die);
+}
+
 /* The task functions wait at gate[0] and count themselves in gate[1]. */
 static void with_gate(void (*function)(_Atomic int **items))
 {
@@ -249,6 +299,13 @@ static void one_of_several_is_found(void **unused)
 {
     (void)unused;
     with_gate(any_is_found);
+}
+
+static void items_are_waited_for_one_by_one(void **unused)
+{
+    (void)unused;
+    with_gate(each_item_is_told_of);
+    with_gate(each_death_is_told_of);
 }
 
 static void items_that_have_not_begun_are_cancelled(void **unused)
@@ -333,6 +390,7 @@ int main(void)
         clean_test(jobs_offered_together_run_together),
         clean_test(results_tell_how_far_they_are),
         clean_test(one_of_several_is_found),
+        clean_test(items_are_waited_for_one_by_one),
         clean_test(items_that_have_not_begun_are_cancelled),
         clean_test(results_given_up_are_dropped),
         clean_test(a_hundred_thousand_may_wait),

@@ -166,4 +166,7 @@ void bri_claim_done(struct bri_claim *claim)
     _Atomic uint64_t *count = &bri_job_count(job, claim->worker)->word;
     uint64_t done = bri_load_relaxed(count) >> 32;
     bri_store_seq_cst(count, (done + 1) << 32 | (claim->chunk + 1)); /* J8 */
+    bri_fault("claim.counted");
+    if (job->flags & BRI_JOB_EACH)
+        bri_job_tell(job);
 }

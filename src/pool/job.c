@@ -116,7 +116,8 @@ static struct bri_job_view view_of(const struct bri_job_wish *wish, const struct
                                  .first_index = wish->first_index,
                                  .workers = wish->workers,
                                  .flags = (wish->spans != NULL ? BRI_JOB_BYTES : 0) |
-                                          (wish->is_of_stream ? BRI_JOB_STREAM : 0),
+                                          (wish->is_of_stream ? BRI_JOB_STREAM : 0) |
+                                          (wish->tells_each ? BRI_JOB_EACH : 0),
                                  .timeout_ms = wish->timeout_ms,
                                  .table = (void *)(base + layout->table),
                                  .counts = chunks > 1 ? (void *)(base + layout->counts) : NULL,
@@ -366,14 +367,20 @@ uint64_t bri_job_claim_of(const struct bri_job_view *view, uint32_t worker)
     return BRI_NO_CHUNK;
 }
 
-void bri_job_announce(struct bri_job_shm *job)
+void bri_job_tell(struct bri_job_shm *job)
 {
     _Atomic uint32_t *notify = bri_at_checked(bri_read_once(job->notify), sizeof *notify, sizeof *notify);
-    struct bri_bell_shm *bell = bell_of(job);
 
     bri_event_signal(&job->event, INT_MAX);
     if (notify != NULL)
         bri_event_signal(notify, INT_MAX);
+}
+
+void bri_job_announce(struct bri_job_shm *job)
+{
+    struct bri_bell_shm *bell = bell_of(job);
+
+    bri_job_tell(job);
     if (bell != NULL)
         bri_bell_ring(bell);
 }

@@ -29,7 +29,7 @@
  *   J6  P = item, RUNNING; the user's function; result in place; P = item + 1, not running   for each item
  *                                  (linearisation of "the item has its outcome": the second store)
  *   J7  the chunk's word = DONE
- *   J8  counts[w] = (count + 1, c), one store.  When it finds no FREE chunk: sum of counts == chunks → state COMPLETE (CAS), signal
+ *   J8  counts[w] = (count + 1, c), one store; EACH: signal.  When it finds no FREE chunk: sum of counts == chunks → state COMPLETE (CAS), signal
  *
  * death table (D: the dead worker, found by the name in its seat)
  *   J1, J2          nothing is claimed: the visit ends
@@ -65,6 +65,7 @@ enum bri_job_cancel { BRI_CANCEL_NONE, BRI_CANCEL_WAITING, BRI_CANCEL_RUNNING, B
 enum {                     /* flags */
        BRI_JOB_BYTES = 1,  /* items and results of differing sizes */
        BRI_JOB_STREAM = 2, /* an item of a stream: may be offered while the pool is closing */
+       BRI_JOB_EACH = 4,   /* who waits is told of each chunk */
 };
 
 #define BRI_NO_CHUNK   UINT64_MAX
@@ -211,6 +212,7 @@ struct bri_job_wish {
     uint32_t retries, timeout_ms, item_timeout_ms;
     int is_of_stream; /* may be offered while the pool is closing */
     int is_awaited;   /* by the submitter, who does nothing else meanwhile */
+    int tells_each;
 };
 
 /* Lays out and fills the job; owned by the caller.  -ENOMEM; -EINVAL: sizes overflow. */
@@ -245,6 +247,9 @@ static inline int bri_job_is_stopped(struct bri_job_shm *job)
 
 /* The chunk that the worker has claimed; BRI_NO_CHUNK: none. */
 uint64_t bri_job_claim_of(const struct bri_job_view *view, uint32_t worker);
+
+/* Signals who waits: a chunk is done. */
+void bri_job_tell(struct bri_job_shm *job);
 
 /* Signals a complete job's waiters and descriptor; the undertaker does it again for a worker that died between COMPLETE and this. */
 void bri_job_announce(struct bri_job_shm *job);

@@ -36,6 +36,16 @@ int bri_result_check(const brood_result *result)
     return 0;
 }
 
+static int check_item(const brood_result *result, size_t index)
+{
+    int error = bri_result_check(result);
+
+    if (error == 0 && index >= result->view.count)
+        return bri_fail(ERANGE, "index is %zu: the job has %llu items", index,
+                        (unsigned long long)result->view.count);
+    return error;
+}
+
 int bri_result_is_ready(brood_result *result)
 {
     return bri_job_is_complete(result->view.job) || bri_pool_is_over(result->pool);
@@ -44,6 +54,31 @@ int bri_result_is_ready(brood_result *result)
 static int is_ready(void *argument)
 {
     return bri_result_is_ready(argument);
+}
+
+/* A chunk's word says it of all its items; what is known of single ones, in a chunk that goes on, takes a walk. */
+int bri_result_has_item(brood_result *result, uint64_t item)
+{
+    const struct bri_job_view *view = &result->view;
+    uint16_t word = bri_load_acquire(&view->table[item / view->chunk_items]);
+    brood_outcome outcome;
+
+    if (word == BRI_CHUNK_DONE || word == BRI_CHUNK_CANCELLED || bri_result_is_ready(result))
+        return 1;
+    return (bri_load_relaxed(&view->job->failures) | bri_load_relaxed(&view->job->resumes)) != 0 &&
+           (bri_job_outcome(view, item, &outcome) < 0 || outcome.kind != BROOD_PENDING);
+}
+
+struct item_of {
+    brood_result *result;
+    uint64_t item;
+};
+
+static int has_item(void *argument)
+{
+    const struct item_of *wanted = argument;
+
+    return bri_result_has_item(wanted->result, wanted->item);
 }
 
 /* However often one waits for a moment: the looks lie apart, so that what is true of them lasts. */
@@ -58,12 +93,13 @@ void bri_result_look_for_loss(brood_result *result, int64_t now)
         bri_pool_declare_damaged(result->pool);
 }
 
-static int wait_until_ready(brood_result *result, int64_t deadline)
+/* Until the condition, which comes at the latest when the result is ready, is met. */
+static int wait_until(brood_result *result, bri_condition *condition, void *argument, int64_t deadline)
 {
     for (int64_t slice = SLICE_MS * BRI_NS_PER_MS;;
          slice = bri_earlier(slice * 2, SLICE_LONGEST_MS * BRI_NS_PER_MS)) {
         int64_t until = deadline == BROOD_NOW ? BROOD_NOW : bri_earlier(deadline, bri_after_ns(slice));
-        int met = bri_wait(&result->view.job->event, is_ready, result, until, 0);
+        int met = bri_wait(&result->view.job->event, condition, argument, until, 0);
         if (met == -EINTR)
             return bri_fail_wait(met, "the result is not ready yet");
         if (met > 0)
@@ -71,8 +107,13 @@ static int wait_until_ready(brood_result *result, int64_t deadline)
         bri_pool_look_after(result->pool);
         bri_result_look_for_loss(result, bri_now_ns());
         if (deadline == BROOD_NOW || bri_now_ns() >= deadline)
-            return bri_result_is_ready(result) ? 0 : bri_fail(ETIMEDOUT, "the result is not ready yet");
+            return condition(argument) ? 0 : bri_fail(ETIMEDOUT, "the result is not ready yet");
     }
+}
+
+static int wait_until_ready(brood_result *result, int64_t deadline)
+{
+    return wait_until(result, is_ready, result, deadline);
 }
 
 int brood_result_wait(brood_result *result, int64_t deadline)
@@ -87,6 +128,18 @@ int brood_result_wait(brood_result *result, int64_t deadline)
     if (error < 0 && result->descriptor >= 0)
         bri_result_refresh_descriptor(result);
     return error;
+}
+
+int brood_result_wait_item(brood_result *result, size_t index, int64_t deadline)
+{
+    struct item_of wanted = {result, index};
+    int error = check_item(result, index);
+
+    if (error < 0)
+        return error;
+    if (deadline < 0)
+        return bri_fail(EINVAL, "deadline is negative: use brood_after_ms, BROOD_NOW or BROOD_FOREVER");
+    return wait_until(result, has_item, &wanted, deadline);
 }
 
 struct several {
@@ -301,16 +354,6 @@ int brood_result_get(brood_result *result, void *results, size_t capacity, int64
 }
 
 /* --- items --- */
-
-static int check_item(const brood_result *result, size_t index)
-{
-    int error = bri_result_check(result);
-
-    if (error == 0 && index >= result->view.count)
-        return bri_fail(ERANGE, "index is %zu: the job has %llu items", index,
-                        (unsigned long long)result->view.count);
-    return error;
-}
 
 int brood_result_outcome(brood_result *result, size_t index, brood_outcome *ret_outcome)
 {

@@ -37,6 +37,9 @@ int bri_result_get(brood_result *result, void *results, int64_t deadline);
 /* One look, no system call: every item has its outcome. */
 int bri_result_is_ready(brood_result *result);
 
+/* The same of one item. */
+int bri_result_has_item(brood_result *result, uint64_t item);
+
 /* One item of a stream, the index-th: a job of its own, also while the pool is closing; see pool.h. */
 int bri_pool_submit_flight(brood_pool *pool, brood_function *function, const brood_message *item,
                            uint64_t index, const brood_imap_options *options, brood_result **ret_result);

@@ -370,6 +370,7 @@ static int take_options(struct bri_job_wish *wish, const brood_map_options *opti
     wish->item_timeout_ms = options->item_timeout_ms;
     wish->retries = options->retries;
     wish->is_awaited |= options->caller_waits != 0;
+    wish->tells_each = options->tell_each != 0;
     return bri_check_retries(options->retries);
 }
 
