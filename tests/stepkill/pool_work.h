@@ -22,6 +22,7 @@ struct work {
     int in_bytes;
     uint32_t workers, tasks_per_worker;
     uint32_t retries, timeout_ms, item_timeout_ms;
+    uint32_t tell_each;
 };
 
 /* Between the owner, its workers and the driver. */
@@ -111,7 +112,8 @@ static inline int submit(brood_pool *pool, const struct work *work, brood_result
     brood_message messages[MOST_ITEMS];
     const brood_map_options *options =
         BROOD_MAP_OPTIONS(.chunk_items = work->chunk_items, .timeout_ms = work->timeout_ms,
-                          .item_timeout_ms = work->item_timeout_ms, .retries = work->retries);
+                          .item_timeout_ms = work->item_timeout_ms, .tell_each = work->tell_each,
+                          .retries = work->retries);
     for (size_t i = 0; i < work->count; i++)
         messages[i] = (brood_message){(void *)(uintptr_t)&numbers[i], sizeof *numbers};
     const int error =

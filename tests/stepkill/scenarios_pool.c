@@ -52,6 +52,27 @@ static void *setup_map(void)
     return begin(&work);
 }
 
+static void *setup_each(void)
+{
+    static const struct work work = {.function = triple,
+                                     .count = 6,
+                                     .chunk_items = 2,
+                                     .result_bytes = sizeof(int),
+                                     .workers = 1,
+                                     .tell_each = 1};
+    return begin(&work);
+}
+
+/* As a consumer does who takes results one by one. */
+static int check_each(void *ctx)
+{
+    struct state *s = ctx;
+    for (size_t i = 0; i < s->work->count; i++)
+        if (brood_result_wait_item(s->result, i, BROOD_FOREVER) != 0)
+            return stepkill_fail("wait_item %zu: %s", i, brood_error_text());
+    return check_pool_goes_on(ctx);
+}
+
 static void *setup_share(void)
 {
     static const struct work work = {
@@ -383,6 +404,11 @@ const struct stepkill_scenario stepkill_pool[] = {
      .victim_pid = worker_pid,
      .provoke = give_job,
      .check = check_pool_goes_on},
+    {.name = "pool.worker.each",
+     .setup = setup_each,
+     .victim_pid = worker_pid,
+     .provoke = give_job,
+     .check = check_each},
     {.name = "pool.worker.share",
      .setup = setup_share,
      .victim_pid = worker_pid,
