@@ -44,6 +44,10 @@ class _Leaving:
 class Popen(_real.Popen):
     """The standard library's, in a process that has an arena.  A fork that fails leaves no descriptors."""
 
+    sentinel: int
+    finalizer: _util.Finalize
+    pid: int
+
     def _launch(self, process_obj: Any) -> None:
         _arena.ensure()
         _descriptors.expect_room(_NEEDS)
