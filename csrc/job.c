@@ -8,6 +8,8 @@
 #include <stddef.h>
 #include <stdio.h>
 
+#include "pool/result.h"
+
 struct job {
     PyObject_HEAD struct pool *pool;
     PyObject *callable; /* its workers read it */
@@ -17,6 +19,8 @@ struct job {
     size_t first;              /* of the user's items, where one call has several jobs */
     size_t bytes;              /* that its items are in shared memory */
     char is_cancelled;         /* by its owner: else it was the pool that did not do it */
+    char *taken;               /* of each task, by take_ended; NULL: of none */
+    size_t taken_before;       /* all of these are */
 };
 
 /* --- submitting --- */
@@ -80,17 +84,17 @@ static brood_message *make_items(struct pool *pool, struct callable *callable, s
 }
 
 static int offer(struct pool *pool, const brood_message *items, Py_ssize_t count, struct task_ends ends,
-                 int is_awaited, brood_result **ret_result)
+                 int is_awaited, int tells_each, brood_result **ret_result)
 {
     brood_pool *handle = pool->handle;
     struct core_call call = core_call_begin(); /* it waits while the pool has no room for a further job */
 
-    int error = brood_pool_map_bytes_async(handle, task_run, items, (size_t)count,
-                                           BROOD_MAP_OPTIONS(.chunk_items = 1, .timeout_ms = ends.timeout_ms,
-                                                             .item_timeout_ms = ends.item_timeout_ms,
-                                                             .retries = ends.retries,
-                                                             .caller_waits = (uint32_t)is_awaited),
-                                           ret_result);
+    int error = brood_pool_map_bytes_async(
+        handle, task_run, items, (size_t)count,
+        BROOD_MAP_OPTIONS(.chunk_items = 1, .timeout_ms = ends.timeout_ms,
+                          .item_timeout_ms = ends.item_timeout_ms, .retries = ends.retries,
+                          .caller_waits = (uint32_t)is_awaited, .tell_each = (uint32_t)tells_each),
+        ret_result);
     core_call_end(call);
     if (error < 0)
         pool_raise(pool->state, error);
@@ -120,8 +124,8 @@ static int are_counts_right(Py_ssize_t count, Py_ssize_t chunk_items, Py_ssize_t
     return are_right;
 }
 
-/* submit(callable, chunks, chunk_items, items, ends, number, first): a list of what each task is called with; how many of the user's items that is, 0 for
- * a call; how they may end; its number in the pool. */
+/* submit(callable, chunks, chunk_items, items, ends, number, first, tells_each): a list of what each task is called with; how many of the user's items that is, 0 for
+ * a call; how they may end; its number in the pool; whether wait_for hears of each. */
 static PyObject *submit(PyObject *self, PyObject *arguments)
 {
     struct pool *pool = (struct pool *)self;
@@ -129,10 +133,11 @@ static PyObject *submit(PyObject *self, PyObject *arguments)
     Py_ssize_t chunk_items, all_items;
     struct task_ends ends;
     unsigned long long number, first;
+    int tells_each = 0;
 
-    if (!PyArg_ParseTuple(arguments, "O!O!nn(III)KK:submit", pool->state->callable_type, &callable,
+    if (!PyArg_ParseTuple(arguments, "O!O!nn(III)KK|p:submit", pool->state->callable_type, &callable,
                           &PyList_Type, &chunks, &chunk_items, &all_items, &ends.item_timeout_ms,
-                          &ends.timeout_ms, &ends.retries, &number, &first) ||
+                          &ends.timeout_ms, &ends.retries, &number, &first, &tells_each) ||
         pool_handle(pool) == NULL)
         return NULL;
     Py_ssize_t count = PyList_GET_SIZE(chunks);
@@ -146,7 +151,7 @@ static PyObject *submit(PyObject *self, PyObject *arguments)
     if (items == NULL)
         return NULL;
     struct job *job = new_job(pool, callable);
-    if (job != NULL && offer(pool, items, count, ends, 0, &job->result) < 0)
+    if (job != NULL && offer(pool, items, count, ends, 0, tells_each, &job->result) < 0)
         Py_CLEAR(job);
     free_items(items, count);
     if (job == NULL) {
@@ -185,7 +190,7 @@ static struct job *make_call(PyObject *self, PyObject *const *arguments, Py_ssiz
     if (job != NULL)
         job->keep = Py_XNewRef(keep);
     if (job != NULL &&
-        offer(pool, &item.message, 1, (struct task_ends){0, 0, 0}, is_awaited, &job->result) < 0)
+        offer(pool, &item.message, 1, (struct task_ends){0, 0, 0}, is_awaited, 0, &job->result) < 0)
         Py_CLEAR(job);
     PyMem_Free(item.message.data);
     Py_XDECREF(keep);
@@ -201,7 +206,8 @@ static PyObject *apply(PyObject *self, PyObject *const *arguments, Py_ssize_t co
 
 PyMethodDef pool_submit_methods[] = {
     {"submit", submit, METH_VARARGS,
-     "submit(callable, chunks, chunk_items, items, ends, number, first)\n--\n\nA Job of one task per chunk."},
+     "submit(callable, chunks, chunk_items, items, ends, number, first, tells_each=False)\n--\n\nA Job of "
+     "one task per chunk."},
     {"submit_call", (PyCFunction)(void (*)(void))submit_call, METH_FASTCALL,
      "submit_call($self, callable, args, kwds, number, /)\n--\n\nA Job of one call."},
     {"apply", (PyCFunction)(void (*)(void))apply, METH_FASTCALL,
@@ -214,6 +220,11 @@ static int step_wait(void *result, int64_t deadline)
 {
     return brood_result_wait(result, deadline);
 }
+
+struct one_of {
+    brood_result *result;
+    size_t index;
+};
 
 /* The first look is cheap, and leaves the GIL where it is; a wait that is in vain asks after the supervisor. */
 static int wait_until(struct job *job, int64_t deadline)
@@ -245,6 +256,68 @@ static PyObject *ready(PyObject *self, PyObject *unused)
     (void)unused;
     core_call_end(call);
     return is_ready < 0 ? core_raise(is_ready) : PyBool_FromLong(is_ready);
+}
+
+static int step_wait_for(void *argument, int64_t deadline)
+{
+    const struct one_of *one = argument;
+
+    return brood_result_wait_item(one->result, one->index, deadline);
+}
+
+static PyObject *wait_for(PyObject *self, PyObject *arguments)
+{
+    struct one_of one = {.result = ((struct job *)self)->result};
+    PyObject *timeout;
+    Py_ssize_t index;
+    int64_t deadline;
+
+    if (!PyArg_ParseTuple(arguments, "nO:wait_for", &index, &timeout) ||
+        core_deadline(timeout, &deadline) < 0)
+        return NULL;
+    one.index = (size_t)index;
+    if (one.index < brood_result_count(one.result) && bri_result_has_item(one.result, one.index))
+        Py_RETURN_TRUE;
+    int error = core_wait_once(step_wait_for, &one, deadline);
+    if (error == -ETIMEDOUT)
+        Py_RETURN_FALSE;
+    return error < 0 ? core_raise(error) : Py_NewRef(Py_True);
+}
+
+/* append((owner, index)).  -1 with an exception. */
+static int hand_over(PyObject *append, PyObject *owner, size_t index)
+{
+    PyObject *pair = Py_BuildValue("On", owner, (Py_ssize_t)index);
+    PyObject *done = pair != NULL ? PyObject_CallOneArg(append, pair) : NULL;
+
+    Py_XDECREF(pair);
+    Py_XDECREF(done);
+    return done != NULL ? 0 : -1;
+}
+
+/* take_ended(owner, append): of each task that has ended since, once.  `append` is a builtin's: no code of the program, a signal's handler among it,
+ * runs between the look and the call, so that whoever comes next finds all. */
+static PyObject *take_ended(PyObject *self, PyObject *arguments)
+{
+    struct job *job = (struct job *)self;
+    PyObject *owner, *append;
+    size_t count = brood_result_count(job->result), left = 0;
+
+    if (!PyArg_ParseTuple(arguments, "OO:take_ended", &owner, &append))
+        return NULL;
+    if (job->taken == NULL && (job->taken = PyMem_Calloc(count, 1)) == NULL)
+        return PyErr_NoMemory();
+    for (size_t i = job->taken_before; i < count; i++) {
+        if (!job->taken[i] && bri_result_has_item(job->result, i)) {
+            job->taken[i] = 1;
+            if (hand_over(append, owner, i) < 0)
+                return NULL;
+        }
+        left += !job->taken[i];
+        if (left == 0)
+            job->taken_before = i + 1;
+    }
+    return PyLong_FromSize_t(left);
 }
 
 /* --- results --- */
@@ -496,6 +569,7 @@ static void dealloc(PyObject *self)
 
     if (job->result != NULL)
         give_back(job);
+    PyMem_Free(job->taken);
     Py_XDECREF(job->callable);
     Py_XDECREF(job->keep);
     Py_XDECREF(job->pool);
@@ -507,6 +581,13 @@ static PyMethodDef methods[] = {
     {"wait", wait, METH_O,
      "wait(timeout)\n--\n\nWaits until all tasks have ended; False when that takes longer."},
     {"ready", ready, METH_NOARGS, "ready()\n--\n\nHave all tasks ended?"},
+    {"wait_for", wait_for, METH_VARARGS,
+     "wait_for($self, index, timeout, /)\n--\n\nWaits until this task has ended; False when that takes "
+     "longer."},
+    {"take_ended", take_ended, METH_VARARGS,
+     "take_ended($self, owner, append, /)\n--\n\nCalls append((owner, index)) for each task that has ended, "
+     "once; "
+     "how many are left."},
     {"value", value, METH_O,
      "value(index)\n--\n\nWhat the task returned; raises what it raised, or why it was lost."},
     {"collect", collect, METH_NOARGS,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import builtins
 import collections
+import contextlib
 import itertools
 import threading
 import time
@@ -25,6 +26,7 @@ __all__ = ["IMapIterator", "IMapUnorderedIterator", "Feeder"]
 
 _MOST, _MOST_BYTES = 1024, 64 << 20  # chunks, and bytes of them, that are in flight; one is always let in
 _AHEAD = 65536  # chunks whose results nobody has taken: the feeder waits, unless the pool is closed
+_BLOCK, _BLOCK_BYTES = 64, 1 << 20  # chunks, and bytes of them, that are submitted together, where all input is there
 _SLICE, _PAUSE = 0.5, 0.001  # seconds
 _NEAR = 64  # of the oldest tasks, or more: those that end next are nearly always among them
 
@@ -32,20 +34,25 @@ _CUT = "the pool ended before all of this imap's input was submitted"
 
 _R = TypeVar("_R")
 _Chunk = tuple[Any, ...]
-_Submit = Callable[[_Chunk, int], Any]  # a chunk, the index of its first item; a job of one task
+_Submit = Callable[[list[_Chunk], int], Any]  # chunks, the index of the first item; a job of one task for each
+_Task = tuple[Any, int]  # a job, and which of its tasks
 
 
 class _Failed:
-    """In the place of a job: what the input raised, or a chunk that could not be submitted."""
+    """In the place of a job of one task: what the input raised, or a chunk that could not be submitted."""
 
     def __init__(self, error: BaseException) -> None:
         self._error = error
 
-    def ready(self) -> bool:
+    def __len__(self) -> int:
+        return 1
+
+    def wait_for(self, index: int, timeout: float | None) -> bool:
         return True
 
-    def wait(self, timeout: float | None) -> bool:
-        return True
+    def take_ended(self, owner: Any, append: Callable[[_Task], object]) -> int:
+        append((owner, 0))
+        return 0
 
     def value(self, index: int) -> Any:
         raise self._error
@@ -109,15 +116,25 @@ class Bounded:
 
 
 class Ahead:
-    """The jobs of an imap whose input is read ahead."""
+    """The jobs of an imap whose input is read ahead.
 
-    def __init__(self, core: _core.Pool, workers: int, in_order: bool, is_terminated: Callable[[], bool]) -> None:
+    A job is a block of chunks, each a task: where all of the input is at hand, many are submitted at once, which costs less.
+    """
+
+    def __init__(
+        self, core: _core.Pool, workers: int, in_order: bool, is_at_hand: bool, is_terminated: Callable[[], bool],
+    ) -> None:
         self._core = core
         self._near = max(_NEAR, 4 * workers)
         self._in_order = in_order
+        self._most_in_block = _BLOCK if is_at_hand else 1
+        self._block = 1  # chunks of the next one
+        # In order, the tasks that nobody has taken, oldest first; else the jobs that have such tasks.
         self._jobs: collections.deque[Any] = collections.deque()
-        self._known: collections.deque[Any] = collections.deque()  # were seen to have ended; who takes one takes it from the jobs
-        self._in_flight: list[Any] = []  # of the jobs, those that had not ended when it was last looked
+        self._most_jobs = _AHEAD if in_order else _AHEAD // self._most_in_block
+        self._ended: collections.deque[_Task] = collections.deque()  # not in order: tasks that have ended and were not taken
+        self._in_flight: list[Any] = []  # jobs that had not ended when it was last looked
+        self._flying = 0  # their chunks
         self._bytes = 0  # that their items are
         self._first = 0  # of the items of the next chunk
         self._fed = 0  # chunks that were read
@@ -132,12 +149,10 @@ class Ahead:
         """Read the input; False when it is not over, and no more may be in flight."""
         try:
             while self._has_room(may_wait) and (may_wait or self._fed < _MOST):
-                chunk = next(chunks, None)
-                if chunk is None:
+                block = list(itertools.islice(chunks, self._block))
+                if not block:
                     return self._end()
-                self._put(self._submitted(submit, chunk))
-                self._first += len(chunk)
-                self._fed += 1
+                self._submit_block(submit, block)
             return False
         except PoolBroken as error:
             self._broken = error
@@ -161,28 +176,38 @@ class Ahead:
             self._changed.notify_all()
         return True
 
-    def _submitted(self, submit: _Submit, chunk: _Chunk) -> Any:
+    def _submit_block(self, submit: _Submit, block: list[_Chunk]) -> None:
         try:
-            job = submit(chunk, self._first)
+            job = submit(block, self._first)
         except PoolBroken:
             raise
         except Exception as error:
             if self._has_ended():
                 raise PoolBroken(_CUT) from None
-            return _Failed(error)
-        self._in_flight.append(job)
-        self._bytes += job.nbytes
-        return job
+            if len(block) > 1:  # which of them it was is told in its place
+                for chunk in block:
+                    self._submit_block(submit, [chunk])
+                return
+            job = _Failed(error)
+        else:
+            self._in_flight.append(job)
+            self._flying += len(job)
+            self._bytes += job.nbytes
+            self._block = min(2 * len(block), self._most_in_block, max(_BLOCK_BYTES * len(block) // max(job.nbytes, 1), 1))
+        self._put(job)
+        self._first += sum(map(len, block))
+        self._fed += len(block)
 
     def _is_full(self) -> bool:
-        return len(self._in_flight) >= _MOST or (self._bytes >= _MOST_BYTES and bool(self._in_flight))
+        return self._flying >= _MOST or (self._bytes >= _MOST_BYTES and bool(self._in_flight))
 
     def _look(self) -> int:
         """How many of those in flight have ended since the last look."""
-        before = len(self._in_flight)
+        before = self._flying
         self._in_flight = [job for job in self._in_flight if not job.ready()]
+        self._flying = sum(map(len, self._in_flight))
         self._bytes = sum(job.nbytes for job in self._in_flight)
-        return before - len(self._in_flight)
+        return before - self._flying
 
     def _has_room(self, may_wait: bool) -> bool:
         while self._is_full():
@@ -199,10 +224,10 @@ class Ahead:
 
     def _put(self, job: Any) -> None:
         with self._changed:
-            while len(self._jobs) >= _AHEAD and not self._is_dropped and not self._is_hurried:
+            while len(self._jobs) >= self._most_jobs and not self._is_dropped and not self._is_hurried:
                 self._changed.wait()
             if not self._is_dropped:
-                self._jobs.append(job)
+                self._jobs.extend((job, index) for index in range(len(job))) if self._in_order else self._jobs.append(job)
             self._changed.notify()
 
     def hurry(self) -> None:
@@ -216,25 +241,26 @@ class Ahead:
         with self._changed:
             self._is_dropped = True
             self._jobs.clear()
-            self._known.clear()
+            self._ended.clear()
             self._changed.notify_all()
 
-    # Threads, a signal handler and the input itself may be in here at once: a job is taken by one step, and waited for in
+    # Threads, a signal handler and the input itself may be in here at once: a task is taken by one step, and waited for in
     # nobody's way.
 
     def next(self, timeout: float | None) -> list[Any]:
         """The results of the next chunk."""
         seconds = _arguments.seconds(timeout)
         deadline = None if seconds is None else time.monotonic() + seconds
-        job = None
-        while job is None:
-            if not self._jobs:
+        task = None
+        while task is None:
+            if not self._jobs and not self._ended:
                 self._wait_for_job(deadline)
-            job = self._take_oldest(deadline) if self._in_order else self._take_any(deadline)
-        if len(self._jobs) >= _AHEAD - 1:
+            task = self._take_oldest(deadline) if self._in_order else self._take_any(deadline)
+        if len(self._jobs) >= self._most_jobs - 1:
             with self._changed:
                 self._changed.notify_all()
-        values: list[Any] = job.value(0)
+        job, index = task
+        values: list[Any] = job.value(index)
         return values
 
     @staticmethod
@@ -243,7 +269,7 @@ class Ahead:
 
     def _wait_for_job(self, deadline: float | None) -> None:
         with self._changed:
-            while not self._jobs:
+            while not self._jobs and not self._ended:
                 if self._broken is not None:
                     raise PoolBroken(_CUT) from self._broken
                 if self._is_over:
@@ -251,35 +277,36 @@ class Ahead:
                 if not self._changed.wait(self._left(deadline)):
                     raise TimeoutError
 
-    def _take_oldest(self, deadline: float | None) -> Any:
+    def _take_oldest(self, deadline: float | None) -> _Task | None:
+        task: _Task
         try:
-            job = self._jobs.popleft()
+            task = self._jobs.popleft()
         except IndexError:
             return None
         has_ended = False
         try:
-            has_ended = job.wait(self._left(deadline))
+            has_ended = task[0].wait_for(task[1], self._left(deadline))
         finally:
             if not has_ended:
-                self._jobs.appendleft(job)
+                self._jobs.appendleft(task)
         if not has_ended:
             raise TimeoutError
-        return job
+        return task
 
-    def _take_any(self, deadline: float | None) -> Any:
-        job = self._take_ready(self._near)
-        if job is None:
+    def _take_any(self, deadline: float | None) -> _Task | None:
+        task = self._take_ended(self._near)
+        if task is None:
             key = self._core.prepare()
-            job = self._take_ready(self._near)
+            task = self._take_ended(self._near)
         left = self._left(deadline)
-        if job is None and left != 0:
+        if task is None and left != 0:
             self._core.sleep(key, _SLICE if left is None else min(left, _SLICE))  # a killed supervisor rings nobody
-            job = self._take_ready(self._near)
-        if job is None:
-            job = self._take_ready(len(self._jobs))
-        if job is None and left == 0:
+            task = self._take_ended(self._near)
+        if task is None:
+            task = self._take_ended(len(self._jobs))
+        if task is None and left == 0:
             raise TimeoutError
-        return job
+        return task
 
     def _oldest(self, most: int) -> list[Any]:
         while True:
@@ -288,24 +315,17 @@ class Ahead:
             except RuntimeError:  # the collector ran, and with it whoever puts or takes: once more
                 continue
 
-    def _take_ready(self, most: int) -> Any:
-        job = self._take_known()
-        if job is None:
-            self._known.extend(job for job in self._oldest(most) if job.ready())
-            job = self._take_known()
-        return job
-
-    def _take_known(self) -> Any:
-        while True:
-            try:
-                job = self._known.popleft()
-            except IndexError:
-                return None
-            try:
-                self._jobs.remove(job)
-            except ValueError:
-                continue  # somebody else has it
-            return job
+    def _take_ended(self, most: int) -> _Task | None:
+        if not self._ended:
+            for job in self._oldest(most):
+                # A job stays among the jobs until its last task is among the ended: nobody takes that for the end.
+                if job.take_ended(job, self._ended.append) == 0:
+                    with contextlib.suppress(ValueError):
+                        self._jobs.remove(job)
+        try:
+            return self._ended.popleft()
+        except IndexError:
+            return None
 
 
 class IMapIterator(Generic[_R]):

@@ -244,10 +244,15 @@ class RoutedJob:
         self._sizes = sizes
         self.wait: Callable[[float | None], bool] = job.wait
         self.ready: Callable[[], bool] = job.ready
+        self.wait_for: Callable[[int, float | None], bool] = job.wait_for
+        self.take_ended: Callable[[Any, Any], int] = job.take_ended
         self.left: Callable[[], int] = job.left
         self.nbytes: int = job.nbytes
         self.cancel: Callable[[bool], int] = job.cancel
         self.fileno: Callable[[], int] = job.fileno
+
+    def __len__(self) -> int:
+        return len(self._job)
 
     def value(self, index: int) -> Any:
         """What the task returned; raises what it raised."""

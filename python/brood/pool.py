@@ -416,11 +416,12 @@ class Pool:
         self, func: Callable[..., _R], iterable: Any, chunks: Iterator[_Chunk], chunksize: int, in_order: bool, plan: _ends.Plan,
         number: int,
     ) -> IMapIterator[_R]:
-        ahead = Ahead(self._core, self._processes, in_order, lambda: self._state == TERMINATE)
+        is_at_hand = type(iterable) in (list, tuple, range)  # all of it: reading takes no time, and does nothing else
+        ahead = Ahead(self._core, self._processes, in_order, is_at_hand, lambda: self._state == TERMINATE)
         made = self._callable(func, _travel.MAP, plan) if self._sender is None else self._callable(_route.run, _travel.CALL)
 
-        def submit(chunk: _Chunk, first: int) -> _Job:
-            return self._submit_to(made, func, _travel.MAP, [chunk], chunksize, len(chunk), plan, number, first)
+        def submit(chunks: list[_Chunk], first: int) -> _Job:
+            return self._submit_to(made, func, _travel.MAP, chunks, chunksize, sum(map(len, chunks)), plan, number, first, True)
 
         if not isinstance(iterable, Sized) or not ahead.feed(chunks, submit, False):
             self._feeder.add(ahead, chunks, submit)
@@ -435,12 +436,12 @@ class Pool:
 
     def _submit_to(
         self, made: _core.Callable, func: Callable[..., Any], mode: int, chunks: list[_Chunk], chunksize: int, items: int,
-        plan: _ends.Plan, number: int, first: int,
+        plan: _ends.Plan, number: int, first: int, tells_each: bool = False,
     ) -> _Job:
         if self._sender is None:
-            return self._core.submit(made, chunks, chunksize, items, plan.for_core, number, first)
+            return self._core.submit(made, chunks, chunksize, items, plan.for_core, number, first, tells_each)
         tasks = list(self._sender.tasks(_ends.with_retries(func, plan, self._life.main), mode, chunks))
-        job = self._core.submit(made, tasks, chunksize, items, plan.for_core, number, first)
+        job = self._core.submit(made, tasks, chunksize, items, plan.for_core, number, first, tells_each)
         return _route.RoutedJob(job, self._sender, None if mode == _travel.CALL else [len(chunk) for chunk in chunks])
 
     def _begin_job(self) -> int:

@@ -105,8 +105,9 @@ def test_an_input_may_wait_for_what_becomes_of_earlier_results(pool, call):
 
 @pytest.mark.parametrize("call", IMAPS)
 @pytest.mark.parametrize("options", [{}, {"buffersize": 7}])
-def test_threads_share_an_imap(pool, call, options):
-    results = getattr(pool, call)(square, (i for i in range(3000)), **options)
+@pytest.mark.parametrize("make", [iter, list])
+def test_threads_share_an_imap(pool, call, options, make):
+    results = getattr(pool, call)(square, make(range(3000)), **options)
     taken = [[], [], []]
     threads = [threading.Thread(target=mine.extend, args=(results,)) for mine in taken]
     for thread in threads:
@@ -158,6 +159,51 @@ def fail_at_2000(x):
     if x == 2000:
         raise ValueError("no 2000")
     return x
+
+
+def square_but_wait(gate, x):
+    """One of them is held up."""
+    if x == 70:
+        with gate:
+            pass
+    return x * x
+
+
+@pytest.mark.parametrize("call", IMAPS)
+@pytest.mark.parametrize("make", [lambda: range(300), lambda: [*range(300)], lambda: iter(range(300))])
+def test_a_task_that_takes_long_holds_up_only_what_is_in_order_behind_it(pool, call, make):
+    gate = mp.Lock()
+    with gate:
+        results = getattr(pool, call)(functools.partial(square_but_wait, gate), make())
+        early = [results.next(WITHIN) for _ in range(70 if call == "imap" else 299)]
+        with pytest.raises(mp.TimeoutError):
+            results.next(0.05)
+    all_of_it = [*early, *results]
+    assert sorted(all_of_it) == [x * x for x in range(300)]
+    assert call == "imap_unordered" or all_of_it == sorted(all_of_it)
+
+
+def die_or_square(deadly, x):
+    if x in deadly:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return x * x
+
+
+@pytest.mark.parametrize("call", IMAPS)
+@pytest.mark.parametrize("options", [{}, {"retries": 1}, {"timeout": 60}])
+def test_each_chunk_of_an_imap_has_its_own_end(pool, call, options):
+    deadly = {0, 1, 63, 64, 130, 299}
+    results = getattr(pool, call)(functools.partial(die_or_square, deadly), [*range(300)], **options)
+    values, lost = [], []
+    while True:
+        try:
+            values.append(next(results))
+        except mp.WorkerDied as error:
+            lost.append(error.items)
+        except StopIteration:
+            break
+    assert sorted(values) == [x * x for x in range(300) if x not in deadly]
+    assert sorted(item for items in lost for item in items) == sorted(deadly)
 
 
 def test_what_an_iterator_raises_comes_after_the_results(pool):
