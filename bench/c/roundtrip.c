@@ -6,6 +6,8 @@
  * asleep  the worker sleeps when the owner begins, and the owner may sleep while it waits: against one futex wake and wait on
  *         either side.  Between two round trips all subjects pause until the other process sleeps; only the trip is timed.
  *
+ * asleep-one-cpu   the same with all of it on one CPU: where the kernel puts who is woken is then the same for all, too
+ *
  * For comparison, the same through a pair of pipes, and a process forked for each task.
  */
 #include "pool_use.h"
@@ -13,6 +15,7 @@
 
 #include <brood.h>
 #include <linux/futex.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,6 +30,22 @@ enum { PAUSE_US = 300 };
 static int is_awake(const struct call *call)
 {
     return strcmp(call->variant, "awake") == 0;
+}
+
+/* Before any process is started. */
+static void choose_cpus(const struct call *call)
+{
+    cpu_set_t cpus, first;
+
+    if (strcmp(call->variant, "asleep-one-cpu") != 0)
+        return;
+    must(sched_getaffinity(0, sizeof cpus, &cpus), "sched_getaffinity");
+    CPU_ZERO(&first);
+    size_t cpu = 0;
+    while (!CPU_ISSET(cpu, &cpus))
+        cpu++;
+    CPU_SET(cpu, &first);
+    must(sched_setaffinity(0, sizeof first, &first), "sched_setaffinity");
 }
 
 static void check(uint64_t answer, uint64_t number)
@@ -105,6 +124,7 @@ static uint64_t brood_trip(void *pool, uint64_t number)
 
 static void measure_brood(const struct call *call, struct sample *ret_sample)
 {
+    choose_cpus(call);
     brood_pool *pool = start_pool(1);
     const double cpu_before = cpu_us_of_pool(pool);
 
@@ -189,6 +209,8 @@ static void measure_line(void (*other)(void *), trip_function *trip, const struc
                          struct sample *ret_sample)
 {
     struct line_shm *line = shared_memory(sizeof *line);
+
+    choose_cpus(call);
     const pid_t pid = fork_to(other, line);
 
     time_trips(trip, line, pid, call, ret_sample);
@@ -239,6 +261,7 @@ static void measure_pipes(const struct call *call, struct sample *ret_sample)
 {
     struct pipes pipes;
 
+    choose_cpus(call);
     must(pipe(pipes.there), "pipe");
     must(pipe(pipes.back), "pipe");
     const pid_t pid = fork_to(answer_pipe, &pipes);
@@ -271,7 +294,7 @@ static void measure_fork(const struct call *call, struct sample *ret_sample)
 {
     struct fork_shm *shared = shared_memory(sizeof *shared);
 
-    (void)call;
+    choose_cpus(call);
     ret_sample->unit = "us";
     ret_sample->n = 500;
     time_awake(fork_trip, shared, ret_sample->n, ret_sample);
@@ -279,8 +302,9 @@ static void measure_fork(const struct call *call, struct sample *ret_sample)
 
 int main(int argc, char **argv)
 {
-    static const char *const awake[] = {"awake", NULL}, *const asleep[] = {"asleep", NULL};
-    static const char *const both[] = {"awake", "asleep", NULL};
+    static const char *const awake[] = {"awake", NULL};
+    static const char *const asleep[] = {"asleep", "asleep-one-cpu", NULL};
+    static const char *const both[] = {"awake", "asleep", "asleep-one-cpu", NULL};
     static const struct subject subjects[] = {
         {"brood", brood_version, measure_brood, both},
         {"cache-line", no_version, measure_cache_line, awake},
