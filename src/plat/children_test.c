@@ -54,13 +54,14 @@ static struct seen look(way *look_way, pid_t parent)
 /* Lives until it is killed, or its parent dies. */
 static pid_t fork_sleeper(void)
 {
-    pid_t pid = fork();
+    pid_t parent = getpid(), pid = fork();
 
     if (pid != 0)
         return pid;
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    for (;;)
+    while (getppid() == parent) /* it may have died before that */
         pause();
+    _exit(0);
 }
 
 static void fork_sleepers(pid_t *ret_pids, size_t count)
