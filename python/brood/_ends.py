@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import math
+import operator
 import pickle
 import signal
 from collections.abc import Callable
@@ -79,8 +80,9 @@ def milliseconds(name: str, seconds: Any) -> int:
     """Return seconds as whole milliseconds, rounded up; 0 for None."""
     if seconds is None:
         return 0
-    if not isinstance(seconds, (int, float)) or isinstance(seconds, bool):
+    if isinstance(seconds, bool) or not hasattr(seconds, "__float__"):
         raise TypeError(f"{name} must be a number of seconds or None, not {type(seconds).__name__}")
+    seconds = float(seconds)
     if not 0 < seconds * 1000 <= _MOST_MS:
         raise ValueError(f"{name} must be over 0 and at most {_MOST_MS // 1000} seconds, not {seconds}")
     return max(math.ceil(seconds * 1000 - 1e-6), 1)  # 0.3 is not quite 300 ms
@@ -90,8 +92,9 @@ def whole(name: str, value: Any, most: int, least: int = 0) -> int:
     """Return `value` when it is an int from `least` to `most`; 0 for None."""
     if value is None:
         return 0
-    if not isinstance(value, int) or isinstance(value, bool):
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{name} must be an int or None, not {type(value).__name__}")
+    value = operator.index(value)
     if not least <= value <= most:
         raise ValueError(f"{name} must be from {least} to {most}, not {value}")
     return value

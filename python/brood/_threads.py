@@ -32,7 +32,7 @@ _our_variables: dict[str, str] = {}
 def _check(threads: Any) -> None:
     if threads is None or threads == "auto":
         return
-    if isinstance(threads, bool) or not isinstance(threads, int):
+    if isinstance(threads, bool) or not hasattr(threads, "__index__"):
         raise TypeError(f"threads_per_worker must be an int, 'auto' or None, not {threads!r}")
     if threads < 1:
         raise ValueError(f"threads_per_worker must be at least 1, not {threads}")
@@ -68,7 +68,7 @@ class Cap:
         if threads is None:
             return None
         if threads != "auto":
-            return cls(threads, True, dict.fromkeys(VARIABLES, str(threads)), {})
+            return cls(int(threads), True, dict.fromkeys(VARIABLES, str(threads)), {})
         number = max(1, (_share or _cpus_for(workers)) // workers)
         set_here = {name: os.environ[name] for name in VARIABLES if name in os.environ}
         users_own = {name: value for name, value in set_here.items() if _our_variables.get(name) != value}

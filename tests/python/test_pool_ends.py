@@ -343,6 +343,15 @@ class TestBadInput:
         with pytest.raises(ValueError, match="total_timeout"):
             pool.imap(work, [1], total_timeout=1)
 
+    def test_numbers_of_numpy_are_numbers(self):
+        numpy = pytest.importorskip("numpy")
+        with brood.Pool(numpy.int64(1), max_memory_per_worker=numpy.int64(1 << 34), max_open_files=numpy.uint16(500),
+                        grace=numpy.float32(0.25), threads_per_worker=numpy.int8(1)) as pool:
+            ends = {"timeout": numpy.float32(60), "total_timeout": numpy.float64(60), "retries": numpy.int32(1)}
+            assert pool.map(work, range(3), chunksize=numpy.int64(2), **ends) == [0, 1, 4]
+            with pytest.raises(TypeError, match="retries"):
+                pool.map(work, [1], retries=numpy.bool_(True))
+
     @pytest.mark.parametrize("options, error, name", [
         ({"max_memory_per_worker": -1}, ValueError, "max_memory_per_worker"),
         ({"max_memory_per_worker": 0}, ValueError, "from 1"), ({"max_cpu_seconds": 0}, ValueError, "from 1"),
