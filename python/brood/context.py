@@ -287,8 +287,12 @@ _concrete_contexts: dict[str, Any] = {
 _default_context = DefaultContext(_concrete_contexts[_real._default_context._default_context._name])  # type: ignore[attr-defined]
 
 
+def _force_start_method(method: str) -> None:
+    _default_context._actual_context = _concrete_contexts[method]  # type: ignore[attr-defined]
+
+
 def _begin_child(method: str) -> None:
     from . import _daemons
 
-    _default_context._actual_context = _concrete_contexts[method]  # type: ignore[attr-defined]
+    _force_start_method(method)
     _daemons.end_with_parent()

@@ -27,6 +27,17 @@ def context(request):
     return brood.get_context(request.param)
 
 
+def test_a_start_method_of_a_librarys_own(monkeypatch):
+    """As loky has one: the standard library's processes look for it in our module when brood is installed."""
+    from brood import context
+
+    mine = brood.get_context("fork")
+    monkeypatch.setitem(context._concrete_contexts, "mine", mine)
+    monkeypatch.setattr(context._default_context, "_actual_context", None)
+    context._force_start_method("mine")
+    assert context._default_context._actual_context is mine
+
+
 # ---- a pool that pickles in its own way, as joblib's does ----
 
 
