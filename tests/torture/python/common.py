@@ -104,8 +104,13 @@ def signalled(pid, number):
 
 
 def stopping(pid, seconds):
-    """Have a process stopped for a while, by a process of its own: whoever waits for what the stopped one holds cannot wake it."""
-    return subprocess.Popen(["sh", "-c", f"trap '' INT; kill -STOP {pid} && sleep {seconds:.3f}; kill -CONT {pid}"], stderr=subprocess.DEVNULL)
+    """Have a process stopped for a while, by a process of its own: whoever waits for what the stopped one holds cannot wake it.
+
+    A path and close_fds=False: so subprocess calls posix_spawn.  Else it waits for the end of a pipe, whose other end a pool that
+    another thread forks just then would inherit, and keep.
+    """
+    return subprocess.Popen(["/bin/sh", "-c", f"trap '' INT; kill -STOP {pid} && sleep {seconds:.3f}; kill -CONT {pid}"],
+                            stderr=subprocess.DEVNULL, close_fds=False)
 
 
 def about(pid):
