@@ -40,7 +40,7 @@ bri_give_up *_Atomic bri_heap_give_up;
 static const uint32_t class_bytes[SIZES] = {128,  192,  256,  384,  512,  768,   1024,  1536,
                                             2048, 3072, 4096, 6144, 8192, 12288, 16384, 32768};
 
-/* 2^64 / class_bytes, rounded up, of which is_multiple makes a remainder without a division: that took longer than all else in a look at a handle. */
+/* 2^64 / class_bytes, rounded up, of which is_multiple makes a remainder without a division: every call by handle looks. */
 #define RECIPROCAL(bytes) (UINT64_MAX / (bytes) + 1)
 static const uint64_t class_reciprocal[SIZES] = {
     RECIPROCAL(128),  RECIPROCAL(192),   RECIPROCAL(256),   RECIPROCAL(384),
