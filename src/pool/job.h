@@ -27,7 +27,7 @@
  *   J4  the claim (linearisation of "this worker runs it")
  *   J5  W.chunk = c
  *   J6  P = item, RUNNING; the user's function; result in place; P = item + 1, not running   for each item
- *                                  (linearisation of "the item has its outcome": the second store)
+ *                                  (linearisation of "the item has its outcome": the second store; it may be one with the next item's first)
  *   J7  the chunk's word = DONE
  *   J8  counts[w] = (count + 1, c), one store; EACH: signal.  When it finds no FREE chunk: sum of counts == chunks → state COMPLETE (CAS), signal
  *

@@ -23,7 +23,8 @@ struct brood_task {
     struct bri_job_shm *job;
     struct bri_seat_shm *seat;
     brood_pool *pool;
-    uint64_t index;
+    const _Atomic uint64_t *progress; /* which item it is */
+    uint64_t item_at_fork;            /* the same, in a child that the item's function has forked */
     size_t item_bytes;
     uint32_t worker;
     int is_special; /* there is more to do at the item's end: it failed, has a reply, or has forked and this is the child */
@@ -34,7 +35,7 @@ struct brood_task {
     void *reply;           /* BRI_KIND_REPLY, or NULL */
 };
 
-enum { NO_MEMORY_EXIT = 121, NO_LIMITS_EXIT = 123, ZEROED_BYTES = 8192 };
+enum { NO_MEMORY_EXIT = 121, NO_LIMITS_EXIT = 123, ZEROED_BYTES = 1024 };
 
 static uint64_t code_shift;         /* of this worker's pool */
 static brood_task *_Atomic current; /* of this worker */
@@ -53,9 +54,20 @@ int brood_task_fail(brood_task *task, int code, const char *text)
     return code;
 }
 
+static uint64_t item_in(uint64_t progress)
+{
+    return (progress & ((UINT64_C(1) << BRI_PROGRESS_JOB_SHIFT) - 1)) >> 1;
+}
+
+/* The worker's word is the one place where this stands: one store per item. */
+static uint64_t item_of(const brood_task *task)
+{
+    return task->is_of_child ? task->item_at_fork : item_in(bri_load_relaxed(task->progress));
+}
+
 size_t brood_task_index(const brood_task *task)
 {
-    return task == NULL ? 0 : task->job->first_index + task->index;
+    return task == NULL ? 0 : task->job->first_index + item_of(task);
 }
 
 size_t brood_task_item_bytes(const brood_task *task)
@@ -77,7 +89,7 @@ static uint64_t progress_at(const struct bri_job_shm *job, uint64_t item)
 int brood_task_is_ending(brood_task *task)
 {
     if (task == NULL || bri_load_acquire(&task->seat->verdict) !=
-                            (progress_at(task->job, task->index) | BRI_PROGRESS_RUNNING))
+                            (progress_at(task->job, item_of(task)) | BRI_PROGRESS_RUNNING))
         return 0;
     task->failed = task->is_special = 1; /* whatever the function returns, the end of the item is looked at */
     return bri_load_acquire(&task->seat->verdict_kind) == BRI_VERDICT_CANCELLED ? BROOD_CANCELLED
@@ -104,7 +116,7 @@ int brood_task_reply_reserve(brood_task *task, size_t bytes, void **ret_memory)
         return error;
     bri_store_relaxed(&bri_block_of(memory)->aux[1], bri_offset_of(task->job));
     bri_store_relaxed(&bri_block_of(memory)->aux[2], (uint64_t)bri_job_owner(task->job));
-    bri_store_release(&bri_block_of(memory)->aux[0], bri_offset_of(bri_job_reply(task->job, task->index)));
+    bri_store_release(&bri_block_of(memory)->aux[0], bri_offset_of(bri_job_reply(task->job, item_of(task))));
     drop_reply(task);
     task->reply = memory;
     task->is_special = 1;
@@ -135,7 +147,7 @@ static void record_failure(brood_task *task)
     if (bri_heap_alloc(BRI_KIND_FAILURE, sizeof(struct bri_failure_shm), bri_self(), &memory) < 0)
         _exit(NO_MEMORY_EXIT);
     struct bri_failure_shm *failure = memory;
-    *failure = (struct bri_failure_shm){.index = task->index, .outcome = task->outcome};
+    *failure = (struct bri_failure_shm){.index = item_of(task), .outcome = task->outcome};
     bri_store_relaxed(&bri_block_of(memory)->aux[2], (uint64_t)bri_job_owner(task->job));
     bri_store_release(&bri_block_of(memory)->aux[0], bri_offset_of(task->job));
     bri_job_push_failure(task->job, failure);
@@ -145,7 +157,7 @@ static void attach_reply(brood_task *task)
 {
     if (task->reply == NULL)
         return;
-    bri_store_release(bri_job_reply(task->job, task->index), bri_offset_of(task->reply));
+    bri_store_release(bri_job_reply(task->job, item_of(task)), bri_offset_of(task->reply));
     bri_fault("task.replied");
     bri_block_pass_to_owner(bri_block_of(task->reply));
 }
@@ -154,12 +166,20 @@ static void attach_reply(brood_task *task)
 static void be_condemned(brood_task *task)
 {
     brood_task_fail(task, 0, "");
-    bri_verdict_tell((enum bri_verdict)bri_load_acquire(&task->seat->verdict_kind), task->job, task->index,
+    bri_verdict_tell((enum bri_verdict)bri_load_acquire(&task->seat->verdict_kind), task->job, item_of(task),
                      &task->outcome);
     task->is_condemned = 1;
 }
 
-/* What a function's own fork() left in the child, which has the worker's stack. */
+static void note_item(void)
+{
+    brood_task *task = bri_load_relaxed(&current);
+
+    if (task != NULL)
+        task->item_at_fork = item_of(task);
+}
+
+/* What a function's own fork() left in the child, which has the worker's stack; the worker goes on meanwhile. */
 static void note_child(void)
 {
     brood_task *task = bri_load_relaxed(&current);
@@ -173,7 +193,7 @@ static void watch_forks(void)
     static int is_watching;
 
     if (!is_watching) /* a worker of a worker's pool has the handler from it */
-        is_watching = pthread_atfork(NULL, NULL, note_child) == 0;
+        is_watching = pthread_atfork(note_item, NULL, note_child) == 0;
 }
 
 /* The function came back in a child that it has forked: that is no worker, and must not end the item a second time. */
@@ -278,7 +298,8 @@ void brood_task_start_clock(brood_task *task)
 static void begin_special_item(struct bri_claim *claim, const struct cursor *cursor, brood_task *task)
 {
     if (claim->pool->seed != 0)
-        brood_random_seed(bri_random_mix(claim->pool->seed, task->job->sequence, brood_task_index(task)));
+        brood_random_seed(bri_random_mix(claim->pool->seed, task->job->sequence,
+                                         task->job->first_index + item_in(cursor->progress)));
     if (claim->limits.max_cpu_seconds != 0)
         bri_limits_begin_item(&claim->limits);
     if (cursor->is_timed) {
@@ -306,7 +327,7 @@ static _Noreturn void end_condemned(brood_task *task)
 static void end_item(struct bri_claim *claim, brood_task *task, int code)
 {
     finish_item(task, code);
-    bri_store_release(claim->progress, progress_at(task->job, task->index + 1));
+    bri_store_release(claim->progress, progress_at(task->job, item_of(task) + 1));
     if (task->is_condemned)
         end_condemned(task);
 }
@@ -316,7 +337,7 @@ static void run_special_items(struct bri_claim *claim, brood_task *task, uint64_
 {
     struct cursor cursor = cursor_at(task->job, begin);
 
-    for (task->index = begin; task->index < end; task->index++) {
+    for (uint64_t index = begin; index < end; index++) {
         if (cursor.spans != NULL)
             take_span(&cursor, task);
         begin_special_item(claim, &cursor, task);
@@ -334,8 +355,10 @@ static void run_special_items(struct bri_claim *claim, brood_task *task, uint64_
         bri_store_release(&claim->seat->ends_at, BROOD_FOREVER);
 }
 
-/* J6 of all others.  Short functions are called hundreds of millions of times per second, and what stands in this loop is most of what they cost. */
-static void run_plain_items(struct bri_claim *claim, brood_task *task, uint64_t begin, uint64_t end)
+/* J6 of all others.  Short functions are called hundreds of millions of times per second, and what stands in this loop is most of what they
+ * cost: an item is over when the next one begins, which is one store for both.  In a function of its own the loop has all registers. */
+static __attribute__((noinline)) void run_plain_items(struct bri_claim *claim, brood_task *task,
+                                                      uint64_t begin, uint64_t end)
 {
     const struct bri_job_shm *job = task->job;
     brood_function *const function = function_of(job);
@@ -343,19 +366,18 @@ static void run_plain_items(struct bri_claim *claim, brood_task *task, uint64_t 
     const size_t item_bytes = job->item_bytes, result_bytes = job->result_bytes;
     uintptr_t item = (uintptr_t)place_of(job->items_at, begin, item_bytes); /* NULL + 0 is for numbers only */
     uintptr_t result = (uintptr_t)place_of(job->results_at, begin, result_bytes);
-    uint64_t running = progress_at(job, begin) | BRI_PROGRESS_RUNNING;
+    uint64_t next = progress_at(job, begin);
+    const uint64_t last = progress_at(job, end);
 
-    for (uint64_t index = begin; index < end; index++) {
-        task->index = index;
-        bri_store_release(progress, running);
+    for (; next != last; next += 2) {
+        bri_store_release(progress, next | BRI_PROGRESS_RUNNING);
         int code = function(task, (const void *)item, (void *)result);
         if (__builtin_expect((code | task->is_special) != 0, 0))
             end_item(claim, task, code);
-        bri_store_release(progress, running + 1); /* the next item's, not RUNNING */
-        running += 2;
         item += item_bytes;
         result += result_bytes;
     }
+    bri_store_release(progress, last);
 }
 
 static void run_items(struct bri_claim *claim, brood_task *task, uint64_t begin, uint64_t end)
@@ -369,7 +391,7 @@ static void run_items(struct bri_claim *claim, brood_task *task, uint64_t begin,
         run_plain_items(claim, task, begin, end);
 }
 
-/* Wipes results from `item` on, as many as the first-level cache keeps until they are written: up to which. */
+/* Wipes results from `item` on, few enough that this is no pass of its own through memory: up to which. */
 static uint64_t zero_results(const struct bri_job_shm *job, uint64_t item, uint64_t end)
 {
     size_t result_bytes = job->result_bytes;
@@ -396,6 +418,7 @@ uint64_t bri_worker_run_chunk(brood_pool *pool, struct bri_claim *claim)
     task.seat = claim->seat;
     task.pool = pool;
     task.worker = claim->worker;
+    task.progress = claim->progress;
     task.item_bytes = job->item_bytes;
     task.failed = task.is_special = task.is_of_child = 0;
     task.is_condemned = 0;
