@@ -84,17 +84,17 @@ static brood_message *make_items(struct pool *pool, struct callable *callable, s
 }
 
 static int offer(struct pool *pool, const brood_message *items, Py_ssize_t count, struct task_ends ends,
-                 int is_awaited, int tells_each, brood_result **ret_result)
+                 int tells_each, brood_result **ret_result)
 {
     brood_pool *handle = pool->handle;
     struct core_call call = core_call_begin(); /* it waits while the pool has no room for a further job */
 
-    int error = brood_pool_map_bytes_async(
-        handle, task_run, items, (size_t)count,
-        BROOD_MAP_OPTIONS(.chunk_items = 1, .timeout_ms = ends.timeout_ms,
-                          .item_timeout_ms = ends.item_timeout_ms, .retries = ends.retries,
-                          .caller_waits = (uint32_t)is_awaited, .tell_each = (uint32_t)tells_each),
-        ret_result);
+    int error = brood_pool_map_bytes_async(handle, task_run, items, (size_t)count,
+                                           BROOD_MAP_OPTIONS(.chunk_items = 1, .timeout_ms = ends.timeout_ms,
+                                                             .item_timeout_ms = ends.item_timeout_ms,
+                                                             .retries = ends.retries,
+                                                             .tell_each = (uint32_t)tells_each),
+                                           ret_result);
     core_call_end(call);
     if (error < 0)
         pool_raise(pool->state, error);
@@ -151,7 +151,7 @@ static PyObject *submit(PyObject *self, PyObject *arguments)
     if (items == NULL)
         return NULL;
     struct job *job = new_job(pool, callable);
-    if (job != NULL && offer(pool, items, count, ends, 0, tells_each, &job->result) < 0)
+    if (job != NULL && offer(pool, items, count, ends, tells_each, &job->result) < 0)
         Py_CLEAR(job);
     free_items(items, count);
     if (job == NULL) {
@@ -166,7 +166,7 @@ static PyObject *submit(PyObject *self, PyObject *arguments)
     return (PyObject *)job;
 }
 
-static struct job *make_call(PyObject *self, PyObject *const *arguments, Py_ssize_t count, int is_awaited)
+static struct job *make_call(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
 {
     struct pool *pool = (struct pool *)self;
     struct task_item item;
@@ -189,8 +189,7 @@ static struct job *make_call(PyObject *self, PyObject *const *arguments, Py_ssiz
     struct job *job = keep_also(&keep, item.keep) == 0 ? new_job(pool, arguments[0]) : NULL;
     if (job != NULL)
         job->keep = Py_XNewRef(keep);
-    if (job != NULL &&
-        offer(pool, &item.message, 1, (struct task_ends){0, 0, 0}, is_awaited, 0, &job->result) < 0)
+    if (job != NULL && offer(pool, &item.message, 1, (struct task_ends){0, 0, 0}, 0, &job->result) < 0)
         Py_CLEAR(job);
     PyMem_Free(item.message.data);
     Py_XDECREF(keep);
@@ -199,7 +198,7 @@ static struct job *make_call(PyObject *self, PyObject *const *arguments, Py_ssiz
 
 static PyObject *submit_call(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
 {
-    return (PyObject *)make_call(self, arguments, count, 0);
+    return (PyObject *)make_call(self, arguments, count);
 }
 
 static PyObject *apply(PyObject *self, PyObject *const *arguments, Py_ssize_t count);
@@ -388,7 +387,7 @@ static PyObject *attempts(PyObject *self, PyObject *number)
 
 static PyObject *apply(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
 {
-    struct job *job = make_call(self, arguments, count, 1);
+    struct job *job = make_call(self, arguments, count);
     PyObject *value = NULL;
     int attempts;
 

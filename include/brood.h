@@ -506,7 +506,6 @@ typedef struct brood_map_options {
         timeout_ms; /* for the whole, from the submission on; what is not done by then is BROOD_TIMED_OUT; 0: none */
     uint32_t item_timeout_ms; /* for each item, from its beginning on; the others go on; 0: none */
     uint32_t retries;         /* an item whose worker died is begun again, so often at most; up to 1000 */
-    uint32_t caller_waits;    /* 1: at once, for the result: a worker that is awake then need not be woken */
     uint32_t tell_each;       /* 1: brood_result_wait_item is told of each item that ends */
 } brood_map_options;
 #define BROOD_MAP_OPTIONS(...) (&(const brood_map_options){sizeof(brood_map_options), __VA_ARGS__})

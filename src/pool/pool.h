@@ -198,8 +198,10 @@ struct brood_pool {
     int supervisor_fd;            /* pidfd of the supervisor */
     struct bri_doorbell doorbell; /* its workers have it too */
     uint32_t supervisor_restarts, failed_starts; /* those that ended before they had begun, in a row */
-    _Atomic int64_t look_after_at;               /* polling asks after the supervisor from then on */
-    struct bri_modules modules;                  /* where functions may lie */
+    _Atomic uint32_t vain_looks,
+        unlooked; /* by submissions, for a worker that takes the chunk: is_taken_soon.  A hint */
+    _Atomic int64_t look_after_at; /* polling asks after the supervisor from then on */
+    struct bri_modules modules;    /* where functions may lie */
     brood_pool_options options;
     brood_pool_hooks hooks;
     uint64_t

@@ -15,7 +15,14 @@
 #include "pool/result.h"
 #include "sync/event.h"
 
-enum { SLICE_MS = 100, LIMBO_STEP = 64, LIMBO_LOOKS = 2, JOB_NUMBER_BITS = 22, RETRIES_MAX = 1000 };
+enum {
+    SLICE_MS = 100,
+    LIMBO_STEP = 64,
+    LIMBO_LOOKS = 2,
+    JOB_NUMBER_BITS = 22,
+    RETRIES_MAX = 1000,
+    UNLOOKED_MOST = 255
+};
 
 /* --- offer and take back --- */
 
@@ -106,11 +113,25 @@ static int is_claimed(void *argument)
     return bri_load_relaxed(&view->table[0]) != BRI_CHUNK_FREE;
 }
 
-/* The submitter is going to wait for this one chunk: a worker that is awake takes it at once, and then nobody has to be woken, which would
- * cost more than the call.  Whether one is awake is a guess; when nobody has come within some microseconds, one is woken after all. */
+/* A worker that is awake takes a single chunk at once, and then nobody has to be woken, which would cost more than the call.  Whether one is awake,
+ * and with nothing else to do, is a guess; when nobody has come within some microseconds, one is woken after all, and the more often that
+ * happens in a row the fewer submissions look. */
 static int is_taken_soon(brood_pool *pool, struct bri_job_view *view)
 {
-    return view->chunks == 1 && somebody_is_awake(pool) && bri_look(is_claimed, view);
+    uint32_t unlooked = bri_load_relaxed(&pool->unlooked), vain = bri_load_relaxed(&pool->vain_looks);
+
+    if (view->chunks != 1 || !bri_event_has_waiters(&pool->shared->work) || !somebody_is_awake(pool))
+        return 0;
+    if (unlooked < vain) {
+        bri_store_relaxed(&pool->unlooked, unlooked + 1);
+        return 0;
+    }
+    int is_taken = bri_look(is_claimed, view);
+    bri_store_relaxed(&pool->unlooked, 0u);
+    bri_store_relaxed(&pool->vain_looks, is_taken                       ? 0
+                                         : vain * 2 + 1 < UNLOOKED_MOST ? vain * 2 + 1
+                                                                        : UNLOOKED_MOST);
+    return is_taken;
 }
 
 static int is_visited_by_worker(brood_pool *pool, bri_offset job_at)
@@ -336,7 +357,7 @@ static int submit_for(brood_result *result, struct bri_job_wish *wish)
         bri_job_free(&view);
         return error;
     }
-    if (!wish->is_awaited || !is_taken_soon(pool, &view))
+    if (!is_taken_soon(pool, &view))
         wake_workers(pool, view.chunks);
     bri_trace("owner: job %u of %llu items in %llu chunks", view.job->number, (unsigned long long)view.count,
               (unsigned long long)view.chunks);
@@ -369,7 +390,6 @@ static int take_options(struct bri_job_wish *wish, const brood_map_options *opti
     wish->timeout_ms = options->timeout_ms;
     wish->item_timeout_ms = options->item_timeout_ms;
     wish->retries = options->retries;
-    wish->is_awaited |= options->caller_waits != 0;
     wish->tells_each = options->tell_each != 0;
     return bri_check_retries(options->retries);
 }
@@ -416,7 +436,6 @@ int brood_pool_map(brood_pool *pool, brood_function *function, const void *items
                         result_bytes);
     if (result_bytes != 0 && bri_arena_holds(results, 1))
         wish.results = results;
-    wish.is_awaited = 1;
     int error = take_map(pool, &wish, options);
     if (error < 0)
         return error;

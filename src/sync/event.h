@@ -50,11 +50,24 @@ int bri_event_sleep(_Atomic uint32_t *event, uint32_t key, uint32_t obituary, in
 
 void bri_event_signal_slow(_Atomic uint32_t *event, int count);
 
+/* A hint, unless it is S2's look. */
+static inline int bri_event_has_waiters(_Atomic uint32_t *event)
+{
+    return (bri_load_relaxed(event) & BRI_EVENT_WAITING) != 0;
+}
+
+/* S2 … S4 by who has put a sequentially consistent fence, or made S1 a sequentially consistent exchange, already; W2 then is a load that is so, too. */
+static inline void bri_event_signal_fenced(_Atomic uint32_t *event, int count)
+{
+    if (bri_load_seq_cst(event) & BRI_EVENT_WAITING)
+        bri_event_signal_slow(event, count);
+}
+
 /* S2 … S4.  count INT_MAX: all.  No system call when nobody waits. */
 static inline void bri_event_signal(_Atomic uint32_t *event, int count)
 {
     bri_fence_seq_cst();
-    if (bri_load_relaxed(event) & BRI_EVENT_WAITING)
+    if (bri_event_has_waiters(event))
         bri_event_signal_slow(event, count);
 }
 
