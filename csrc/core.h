@@ -146,7 +146,7 @@ struct core_lease {
     enum core_kind kind;
     uint32_t forks;        /* fork_count when depth and thread were set */
     _Atomic int64_t depth; /* SemLock: how often this process has acquired it more than released */
-    _Atomic unsigned long long thread; /* SemLock: who acquired it last */
+    _Atomic unsigned long long thread; /* SemLock: which of its threads acquired it last */
 };
 
 /* The mutex of what this process knows of the arena; recursive, and held while the process forks.  The GIL is given away while it is waited for. */

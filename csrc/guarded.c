@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What stands between Python's `with lock:`, `value.value += 1`, and a SemLock: bases of the classes of brood.synchronize and brood.sharedctypes,
+ * What stands between Python's `lock.acquire()`, `with lock:`, `value.value += 1`, and a SemLock: bases of the classes of brood.synchronize and brood.sharedctypes,
  * which would be two calls of Python's more each.
  *
- *   LockFace           _semlock, __enter__, __exit__
+ *   LockFace           _semlock, acquire, release, __enter__, __exit__
  *   Guarded            _obj and _lock, the same two and get_obj, get_lock; the lock is anything that has acquire and release
  *   guarded(name)      a property of Guarded: the attribute of _obj, read and written with the lock held
  */
@@ -23,6 +23,7 @@ struct guarded {
 
 struct property {
     PyObject_HEAD PyObject *name;
+    PyTypeObject *guarded_type; /* as in the module's state */
 };
 
 /* ---- LockFace ---- */
@@ -50,6 +51,25 @@ static int set_semlock(PyObject *self, PyObject *value, void *unused)
     }
     Py_XSETREF(((struct face *)self)->semlock, Py_NewRef(value));
     return 0;
+}
+
+static PyObject *acquire_face(PyObject *self, PyObject *const *arguments, Py_ssize_t count,
+                              PyObject *keywords)
+{
+    PyObject *semlock = get_semlock(self, NULL);
+    PyObject *acquired = semlock != NULL ? semlock_acquire(semlock, arguments, count, keywords) : NULL;
+
+    Py_XDECREF(semlock);
+    return acquired;
+}
+
+static PyObject *release_face(PyObject *self, PyObject *unused)
+{
+    PyObject *semlock = get_semlock(self, NULL);
+    PyObject *released = semlock != NULL ? semlock_release(semlock, unused) : NULL;
+
+    Py_XDECREF(semlock);
+    return released;
 }
 
 static PyObject *enter_face(PyObject *self, PyObject *unused)
@@ -96,6 +116,9 @@ static void dealloc(PyObject *self)
 }
 
 static PyMethodDef face_methods[] = {
+    {"acquire", (PyCFunction)(void (*)(void))acquire_face, METH_FASTCALL | METH_KEYWORDS,
+     "acquire($self, block=True, timeout=None)\n--\n\nAcquire it; False when the time is over."},
+    {"release", release_face, METH_NOARGS, "release($self)\n--\n\nRelease it."},
     {"__enter__", enter_face, METH_NOARGS, "Acquires it."},
     {"__exit__", (PyCFunction)(void (*)(void))exit_face, METH_FASTCALL, "Releases it."},
     {NULL, NULL, 0, NULL},
@@ -250,28 +273,34 @@ static int acquire(const struct guarded *guarded)
     return done != NULL ? 0 : -1;
 }
 
+static int release_lock(const struct guarded *guarded)
+{
+    PyObject *done = guarded->semlock != NULL ? semlock_release(guarded->semlock, NULL)
+                                              : PyObject_CallMethod(guarded->lock, "release", NULL);
+    Py_XDECREF(done);
+    return done != NULL ? 0 : -1;
+}
+
 /* With an exception on its way, that one stays. */
 static int release(const struct guarded *guarded)
 {
     PyObject *type, *error, *traceback;
 
+    if (PyErr_Occurred() == NULL)
+        return release_lock(guarded);
     PyErr_Fetch(&type, &error, &traceback);
-    PyObject *done = guarded->semlock != NULL ? semlock_release(guarded->semlock, NULL)
-                                              : PyObject_CallMethod(guarded->lock, "release", NULL);
-    Py_XDECREF(done);
-    if (type != NULL)
-        PyErr_Restore(type, error, traceback);
-    return done != NULL ? 0 : -1;
+    int released = release_lock(guarded);
+    PyErr_Restore(type, error, traceback);
+    return released;
 }
 
-static int is_guarded(PyObject *property, PyObject *instance)
+static int is_guarded(const struct property *property, PyObject *instance)
 {
-    struct core_state *state = core_state_of(property);
-
-    if (state != NULL && !PyObject_TypeCheck(instance, (PyTypeObject *)state->guarded_type))
-        PyErr_Format(PyExc_TypeError, "%U is a property of Guarded, not of %s",
-                     ((struct property *)property)->name, Py_TYPE(instance)->tp_name);
-    return !PyErr_Occurred() && is_made((struct guarded *)instance);
+    if (PyObject_TypeCheck(instance, property->guarded_type))
+        return is_made((struct guarded *)instance);
+    PyErr_Format(PyExc_TypeError, "%U is a property of Guarded, not of %s", property->name,
+                 Py_TYPE(instance)->tp_name);
+    return 0;
 }
 
 static PyObject *read_property(PyObject *self, PyObject *instance, PyObject *owner)
@@ -281,7 +310,7 @@ static PyObject *read_property(PyObject *self, PyObject *instance, PyObject *own
     (void)owner;
     if (instance == NULL || instance == Py_None)
         return Py_NewRef(self);
-    if (!is_guarded(self, instance) || acquire(guarded) < 0)
+    if (!is_guarded((struct property *)self, instance) || acquire(guarded) < 0)
         return NULL;
     PyObject *value = PyObject_GetAttr(guarded->object, ((struct property *)self)->name);
     if (release(guarded) < 0)
@@ -297,7 +326,7 @@ static int write_property(PyObject *self, PyObject *instance, PyObject *value)
         PyErr_Format(PyExc_AttributeError, "%U cannot be deleted", ((struct property *)self)->name);
         return -1;
     }
-    if (!is_guarded(self, instance) || acquire(guarded) < 0)
+    if (!is_guarded((struct property *)self, instance) || acquire(guarded) < 0)
         return -1;
     int error = PyObject_SetAttr(guarded->object, ((struct property *)self)->name, value);
     return release(guarded) < 0 ? -1 : error;
@@ -308,6 +337,7 @@ static void dealloc_property(PyObject *self)
     PyTypeObject *type = Py_TYPE(self);
 
     Py_XDECREF(((struct property *)self)->name);
+    Py_XDECREF(((struct property *)self)->guarded_type);
     type->tp_free(self);
     Py_DECREF(type);
 }
@@ -336,6 +366,7 @@ static PyObject *guarded_property(PyObject *module, PyObject *name)
         Py_INCREF(name);
         PyUnicode_InternInPlace(&name);
         ((struct property *)property)->name = name;
+        ((struct property *)property)->guarded_type = (PyTypeObject *)Py_NewRef(state->guarded_type);
     }
     return property;
 }

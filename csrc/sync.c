@@ -33,7 +33,18 @@ static int step_rlock(void *lock, int64_t deadline)
 
 static int step_semaphore(void *semaphore, int64_t deadline)
 {
-    return brood_semaphore_acquire(semaphore, deadline);
+    return bri_self() != 0 ? bri_semaphore_acquire(semaphore, deadline)
+                           : brood_semaphore_acquire(semaphore, deadline);
+}
+
+/* What most acquires find: the lock is free.  Nothing is waited for, so that the GIL stays where it is. */
+static int takes_at_once(const struct core_lease *lease)
+{
+    bri_name self = bri_self();
+
+    if (self == 0 || lease->kind == CORE_SEMAPHORE)
+        return 0;
+    return lease->kind == CORE_LOCK ? bri_lock_try(lease->object, self) : bri_rlock_try(lease->object);
 }
 
 static core_step *acquire_of(const struct core_lease *lease)
@@ -44,7 +55,7 @@ static core_step *acquire_of(const struct core_lease *lease)
 static int release_semaphore(void *semaphore)
 {
     struct core_call call = core_call_begin();
-    int error = brood_semaphore_release(semaphore);
+    int error = bri_self() != 0 ? bri_semaphore_release(semaphore) : brood_semaphore_release(semaphore);
 
     core_call_end(call);
     return error;
@@ -71,6 +82,13 @@ static int semaphore_value(void *semaphore)
 
 /* ---- who holds it here ---- */
 
+static unsigned long long own_thread(void)
+{
+    static _Thread_local char mark __attribute__((tls_model("initial-exec")));
+
+    return (uintptr_t)&mark;
+}
+
 static void forget_before_fork(struct core_lease *lease)
 {
     if (lease->forks != core_fork_count()) {
@@ -84,8 +102,7 @@ int semlock_is_mine(struct semlock *semlock)
     struct core_lease *lease = semlock->object.lease;
 
     forget_before_fork(lease);
-    return bri_load_relaxed(&lease->depth) > 0 &&
-           bri_load_relaxed(&lease->thread) == PyThread_get_thread_ident();
+    return bri_load_relaxed(&lease->depth) > 0 && bri_load_relaxed(&lease->thread) == own_thread();
 }
 
 /* A load and a store: for a lock, the lock itself keeps its acquires and releases apart.  A semaphore that threads of a build without
@@ -98,7 +115,7 @@ static void change_depth(struct core_lease *lease, int by)
 
 static void note_acquired(struct core_lease *lease)
 {
-    bri_store_relaxed(&lease->thread, (unsigned long long)PyThread_get_thread_ident());
+    bri_store_relaxed(&lease->thread, own_thread());
     change_depth(lease, 1);
 }
 
@@ -189,7 +206,8 @@ static int is_taken(struct semlock *self)
 int semlock_acquire_until(struct semlock *self, int64_t deadline)
 {
     struct core_lease *lease = self->object.lease;
-    int result = deadline != BROOD_NOW && is_taken(self)
+    int result = takes_at_once(lease) ? 0
+                 : deadline != BROOD_NOW && is_taken(self)
                      ? core_wait_once(acquire_of(lease), lease->object, deadline)
                      : core_wait(acquire_of(lease), lease->object, deadline);
 
@@ -204,8 +222,7 @@ int semlock_acquire_until(struct semlock *self, int64_t deadline)
     return 1;
 }
 
-static PyObject *semlock_acquire(PyObject *self, PyObject *const *arguments, Py_ssize_t count,
-                                 PyObject *keywords)
+PyObject *semlock_acquire(PyObject *self, PyObject *const *arguments, Py_ssize_t count, PyObject *keywords)
 {
     static const char *const names[] = {"block", "timeout"};
     PyObject *values[] = {Py_True, Py_None};

@@ -19,6 +19,7 @@ int semlock_is_mine(struct semlock *semlock);
 int semlock_acquire_until(struct semlock *semlock, int64_t deadline);
 
 /* Its methods of these names. */
+PyObject *semlock_acquire(PyObject *self, PyObject *const *arguments, Py_ssize_t count, PyObject *keywords);
 PyObject *semlock_enter(PyObject *self, PyObject *unused);
 PyObject *semlock_exit(PyObject *self, PyObject *const *details, Py_ssize_t count);
 PyObject *semlock_release(PyObject *self, PyObject *unused);

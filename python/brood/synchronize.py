@@ -32,23 +32,14 @@ class Acquire(Protocol):
 class SemLock(_core.LockFace):
     """What the locks and semaphores have in common: ``acquire``, ``release`` and ``with`` are the core's own."""
 
-    acquire: Acquire
-    release: Callable[[], None]
-
     def __init__(self, kind: int, value: int, maxvalue: int, *, ctx: Any) -> None:
         self._semlock = _core.SemLock(kind, value, maxvalue)
-        self._make_methods()
-
-    def _make_methods(self) -> None:
-        self.acquire = self._semlock.acquire
-        self.release = self._semlock.release
 
     def __getstate__(self) -> _core.SemLock:
         return self._semlock
 
     def __setstate__(self, state: _core.SemLock) -> None:
         self._semlock = state
-        self._make_methods()
 
     def _owner(self) -> tuple[str, Any]:
         """Who holds it, as far as this process knows, and how often."""

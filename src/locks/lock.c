@@ -134,9 +134,9 @@ int bri_lock_release(brood_lock *lock)
     do {
         if (is_free(word))
             return bri_fail(EPERM, "lock is not held: acquire it first");
-    } while (!bri_cas_acq_rel(&lock->word, &word, UINT64_C(0))); /* R1 */
+    } while (!bri_cas_seq_cst(&lock->word, &word, UINT64_C(0))); /* R1 */
     bri_fault("lock.release.free");
-    bri_event_signal(&lock->event, 1); /* R2 */
+    bri_event_signal_fenced(&lock->event, 1); /* R2 */
     return 0;
 }
 

@@ -109,6 +109,20 @@ extern const struct bri_kind_ops bri_lock_ops, bri_rlock_ops, bri_semaphore_ops,
 int bri_lock_acquire(brood_lock *lock, int64_t deadline);
 int bri_lock_release(brood_lock *lock);
 
+/* The same for semaphores (semaphore.c). */
+int bri_semaphore_acquire(brood_semaphore *semaphore, int64_t deadline);
+int bri_semaphore_release(brood_semaphore *semaphore);
+
+/* Takes a lock that is free, and that nobody has died with, or an rlock that is the calling thread's, in one step: 1; 0: it is another matter, or
+ * another's. */
+int bri_rlock_try(brood_rlock *lock);
+static inline int bri_lock_try(brood_lock *lock, bri_name self)
+{
+    uint64_t free = 0;
+
+    return bri_cas_acq_rel(&lock->word, &free, (uint64_t)self); /* A1 */
+}
+
 /* --- the rlock, for the condition that waits on it (rlock.c) --- */
 
 /* 0 when it is the handle of an rlock, a condition's own included; -EINVAL. */

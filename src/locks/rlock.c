@@ -56,7 +56,7 @@
 enum { TAKEN = 1 };
 
 static _Atomic uint32_t threads_numbered;
-static _Thread_local uint32_t own_number;
+static _Thread_local uint32_t own_number __attribute__((tls_model("initial-exec")));
 
 static uint32_t number_of_thread(void)
 {
@@ -80,6 +80,14 @@ static bri_name holder_of(uint64_t word)
     return (bri_name)(word >> 32);
 }
 
+/* A2 */
+static void begin_holding(brood_rlock *lock)
+{
+    bri_fault("rlock.acquire.taken");
+    bri_store_relaxed(&lock->count, 1u);
+    bri_store_relaxed(&lock->untold, 0u);
+}
+
 /* A1, A2.  A bri_condition. */
 static int try_acquire(void *argument)
 {
@@ -88,9 +96,7 @@ static int try_acquire(void *argument)
 
     while (is_free(word))
         if (bri_cas_acq_rel(&lock->word, &word, own_word())) {
-            bri_fault("rlock.acquire.taken");
-            bri_store_relaxed(&lock->count, 1u);
-            bri_store_relaxed(&lock->untold, 0u);
+            begin_holding(lock);
             return word == DIED ? TAKEN + BROOD_OWNER_DIED : TAKEN;
         }
     return 0;
@@ -197,6 +203,19 @@ int bri_rlock_acquire(brood_rlock *lock, int64_t deadline)
         return error;
     uint32_t depth = bri_rlock_depth(lock);
     return depth > 0 ? acquire_again(lock, depth) : bri_rlock_take(lock, deadline);
+}
+
+int bri_rlock_try(brood_rlock *lock)
+{
+    uint32_t depth = bri_rlock_depth(lock);
+    uint64_t free = 0;
+
+    if (depth > 0)
+        return depth < DEEPEST && acquire_again(lock, depth) == 0;
+    if (!bri_cas_acq_rel(&lock->word, &free, own_word()))
+        return 0;
+    begin_holding(lock);
+    return 1;
 }
 
 int bri_rlock_release(brood_rlock *lock)

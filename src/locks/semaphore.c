@@ -242,12 +242,10 @@ int brood_semaphore_create_bounded(uint32_t value, brood_semaphore **ret_semapho
     return create(value, 1, ret_semaphore);
 }
 
-int brood_semaphore_acquire(brood_semaphore *semaphore, int64_t deadline)
+int bri_semaphore_acquire(brood_semaphore *semaphore, int64_t deadline)
 {
-    int error = bri_handle_check(semaphore, BRI_KIND_SEMAPHORE, "semaphore");
+    int error = bri_deadline_check(deadline);
 
-    if (error == 0)
-        error = bri_deadline_check(deadline);
     if (error < 0)
         return error;
     int taken = try_acquire(semaphore);
@@ -258,22 +256,32 @@ int brood_semaphore_acquire(brood_semaphore *semaphore, int64_t deadline)
     return taken - TAKEN;
 }
 
-int brood_semaphore_release(brood_semaphore *semaphore)
+int brood_semaphore_acquire(brood_semaphore *semaphore, int64_t deadline)
 {
     int error = bri_handle_check(semaphore, BRI_KIND_SEMAPHORE, "semaphore");
 
-    if (error < 0)
-        return error;
+    return error < 0 ? error : bri_semaphore_acquire(semaphore, deadline);
+}
+
+int bri_semaphore_release(brood_semaphore *semaphore)
+{
     bri_mutex_lock(&semaphore->mutex); /* R1 */
-    error = give_back(semaphore);
-    unlock(semaphore); /* R5 */
+    int error = give_back(semaphore);
+    unlock(semaphore); /* R5: with a fence */
     if (error < 0)
         return bri_fail(EOVERFLOW, semaphore->bounded
                                        ? "semaphore has all of its tokens: release as often as acquire"
                                        : "semaphore has 2^31-1 tokens, the most that it counts");
     bri_fault("semaphore.release.unlocked");
-    bri_event_signal(&semaphore->event, 1);
+    bri_event_signal_fenced(&semaphore->event, 1);
     return 0;
+}
+
+int brood_semaphore_release(brood_semaphore *semaphore)
+{
+    int error = bri_handle_check(semaphore, BRI_KIND_SEMAPHORE, "semaphore");
+
+    return error < 0 ? error : bri_semaphore_release(semaphore);
 }
 
 int brood_semaphore_value(brood_semaphore *semaphore)
