@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""How the errors of tasks travel from worker to owner, and brood's own exceptions."""
+"""How the errors of tasks travel from worker to owner, and brood's own exceptions.
+
+The standard library's exceptions for this are the owner's business: their module imports more than all else that a worker needs.
+"""
 from __future__ import annotations
 
 import errno
@@ -14,7 +17,6 @@ from typing import Any, NoReturn
 
 from . import _core, _stacks, _travel
 from ._ends import Limits, TaskTimeout, cancelled
-from ._std_pool import ExceptionWithTraceback, MaybeEncodingError, RemoteTraceback
 
 __all__: list[str] = []
 
@@ -127,19 +129,36 @@ class _Printed:
         return self._text
 
 
+def _encoding_error(reason: str, value: str) -> BaseException:
+    from ._std_pool import MaybeEncodingError
+
+    return MaybeEncodingError(_Printed(reason), _Printed(value))
+
+
+class _EncodingError(Exception):
+    """In a worker: the value of a task has no pickle.  Arrives as MaybeEncodingError, and prints as that."""
+
+    def __reduce__(self) -> Any:
+        return _encoding_error, self.args
+
+    def __str__(self) -> str:
+        reason, value = self.args
+        return f"Error sending result: '{value}'. Reason: '{reason}'"
+
+
 def pack(error: BaseException, position: int, value: Any, index: int) -> bytes:
     """In a worker: the error of a task as bytes.  value: what it returned, when the error is that this has no pickle."""
     if os.getpid() != _worker_pid:
         _end_child(error)
     if value is not None and not isinstance(error, MemoryError):
-        error = MaybeEncodingError(error, _Printed(_text_of(value, repr)))  # it may be too deep for repr, too
+        error = _EncodingError(repr(error), _text_of(value, repr))  # it may be too deep for repr, too
     limit = _limits.broken_by(error)
     if limit is not None:
         error.add_note(limit)
     text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     if _core._task_ending():
         _stacks.leave(text)
-    data = _travels(ExceptionWithTraceback(error, error.__traceback__))
+    data = _travels(error)
     if data is None:
         data = _travels(TaskError(type(error).__qualname__, _text_of(error, str)))
     return pickle.dumps((data, text, position, os.getpid()))
@@ -172,11 +191,17 @@ def _with_stack(error: WorkerDied, stack_of: Callable[[int], str | None] | None)
     return error
 
 
+def _remote_traceback(text: str) -> BaseException:
+    from ._std_pool import RemoteTraceback
+
+    return RemoteTraceback(f'\n"""\n{text}"""')
+
+
 def _from_where(error: BaseException, pid: int, stack_of: Callable[[int], str | None] | None) -> BaseException:
     """The error of a task that was ended, with where it was then, if its worker could still say so."""
     text = stack_of(pid) if stack_of is not None and pid else None
     if text:
-        error.__cause__ = RemoteTraceback(f'\n"""\n{text}\n"""')
+        error.__cause__ = _remote_traceback(f"{text}\n")
     return error
 
 
@@ -186,13 +211,13 @@ def unpack(
 ) -> BaseException:
     """In the owner: the exception for a task that has no value."""
     if packed is not None:
-        data, text, position, pid = pickle.loads(packed)
+        data, remote, position, pid = pickle.loads(packed)
         try:
             error = pickle.loads(data)
         except Exception as reason:
             error = TaskError(type(reason).__qualname__, f"the error of the task cannot be unpickled here: {reason}")
         if error.__cause__ is None:
-            error.__cause__ = RemoteTraceback(f'\n"""\n{text}"""')
+            error.__cause__ = _remote_traceback(remote)
         _note(error, first, size, position, pid)
         return error
     if kind == _DIED:
@@ -218,4 +243,5 @@ def blame_value(error: BaseException, first: int, size: int) -> BaseException:
 
 for _class in (WorkerDied, PoolBroken, TaskError):
     _class.__module__ = "brood"  # where users find them
+_EncodingError.__module__, _EncodingError.__qualname__ = "multiprocessing.pool", "MaybeEncodingError"
 _core._set_error_helpers(pack, unpack, blame_value, _travel.rescue_value, PoolBroken)

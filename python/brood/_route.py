@@ -181,6 +181,11 @@ class Route:
         finally:
             self._clear()
 
+    def enter(self) -> None:
+        """In a worker, as it begins: what ``run`` goes by."""
+        global _here
+        _here = self
+
     def call(self, message: _Message) -> _Message:
         """In a worker: do a task."""
         job, index, function, args, kwds = self.unpickled(self._inqueue.get, message)
@@ -192,12 +197,6 @@ class Route:
 
 
 _here: Route | None = None  # of the worker's pool
-
-
-def enter(route: Route | None) -> None:
-    """In a worker, as it begins."""
-    global _here
-    _here = route
 
 
 def run(message: _Message) -> _Message:

@@ -12,7 +12,11 @@ from collections.abc import Callable
 from multiprocessing import process as _process, util as _util
 from typing import Any, NoReturn
 
-from . import _core, _ends, _equipment, _errors, _interrupts, _route, _travel
+from . import _core, _ends, _equipment, _errors, _interrupts, _travel
+from ._std import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from . import _route
 
 __all__: list[str] = []
 
@@ -75,7 +79,8 @@ class Life:
         util._close_stdin()
         util._finalizer_registry.clear()
         util._run_after_forkers()
-        _route.enter(self._route)
+        if self._route is not None:
+            self._route.enter()
         _ends.begin_worker()
         _errors.begin_worker(self._limits)
         self.kit.begin()
