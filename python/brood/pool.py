@@ -224,7 +224,7 @@ class Pool:
         number = self._begin_job()
         _arguments.check_call(args, kwds)
         if callback is None and error_callback is None and not ends and self._sender is None:  # the short way
-            result = ApplyResult[_R](self._core.submit_call(self._callable(func, _travel.CALL), args, kwds or None, number))
+            result: ApplyResult[_R] = ApplyResult(self._core.submit_call(self._callable(func, _travel.CALL), args, kwds or None, number))
             result._pool = self
             return result
         _arguments.check_callbacks(callback, error_callback)
