@@ -19,6 +19,18 @@ def ramp(number):
     return array
 
 
+_kept = {}  # in a worker: more arrays than one of its tasks may return
+
+
+def give(number):
+    """What a task returns: an array that is there already, since to make one costs as much as to copy it."""
+    place = number % 8
+    if place not in _kept:
+        _kept[place] = numpy.ones(BYTES // 8, dtype=numpy.int64)
+    _kept[place][0], _kept[place][-1] = number, number + 1
+    return _kept[place]
+
+
 def _copy(count):
     source, target = ramp(7), ramp(9)
     for _ in range(count):
@@ -32,7 +44,7 @@ def _into(pool, arrays):
 
 
 def _out_of(pool, count):
-    sample.check([ends(array) for array in pool.map(ramp, range(count))] == [(number, number + 1) for number in range(count)],
+    sample.check([ends(array) for array in pool.map(give, range(count))] == [(number, number + 1) for number in range(count)],
                  "of arrays that came out")
 
 

@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: MIT
-"""A pool of two from nothing to nothing: create, first result, close, join; for each start method, and the first pool of a program by itself."""
+"""A pool of two from nothing to nothing: create, first result, close, join; for each start method, and the first pool of a program by itself.
+
+What spawn and forkserver run again in each child is this module, which imports next to nothing there: the libraries are measured, and not it.
+"""
 import importlib
-import statistics
 import time
 
-import pools
-import sample
+if __name__ == "__main__":
+    import statistics
+
+    import pools
+    import sample
 
 METHODS = ("fork", "forkserver", "spawn")
 POOLS = {"fork": 20, "forkserver": 8, "spawn": 5}
