@@ -9,6 +9,8 @@
 #include "base/options.h"
 #include "base/time.h"
 
+enum { LEAST_PATIENCE = 4, MOST_PATIENCE = 256, DISTANCE = 64 };
+
 /* ---- handles ---- */
 
 int bri_queue_bad_handle(const void *handle)
@@ -137,13 +139,52 @@ static _Atomic bri_name *take_place(struct bri_queue_shm *queue)
     return NULL;
 }
 
+/* Who empties a queue as fast as another fills it, or the other way round, meets that one at every message, and then each message costs both of them
+ * the way of several cache lines.  A thread whose last waits all ended so keeps a distance: it lets some messages gather before it looks.
+ * Where none gather, since the other waits for an answer, it asks more waits for the next time. */
+static _Thread_local struct {
+    uint32_t meetings; /* waits in a row that left nothing to do behind */
+    uint32_t patience; /* after how many it keeps a distance; 0: LEAST_PATIENCE */
+} pace __attribute__((tls_model("initial-exec")));
+
+static int keeps_distance(void)
+{
+    uint32_t patience = pace.patience == 0 ? LEAST_PATIENCE : pace.patience;
+
+    if (pace.meetings < patience || !bri_may_spin())
+        return 0;
+    for (int i = 0; i < DISTANCE; i++)
+        bri_cpu_relax();
+    return 1;
+}
+
+static void note_meeting(int has_kept_distance, int is_more_to_do)
+{
+    if (is_more_to_do) {
+        if (has_kept_distance)
+            pace.patience = LEAST_PATIENCE;
+        else
+            pace.meetings = 0;
+        return;
+    }
+    pace.meetings++;
+    if (!has_kept_distance)
+        return;
+    pace.meetings = 0;
+    pace.patience = pace.patience < MOST_PATIENCE / 2 ? (pace.patience | LEAST_PATIENCE) * 2 : MOST_PATIENCE;
+}
+
 int bri_queue_wait(struct bri_queue_shm *queue, _Atomic uint32_t *event, bri_condition *condition,
                    void *argument, int64_t deadline)
 {
     if (deadline == BROOD_NOW)
         return -ETIMEDOUT;
     _Atomic bri_name *place = take_place(queue);
+    int has_kept_distance = keeps_distance();
     int met = bri_wait(event, condition, argument, deadline, BRI_QUEUE_SLICE_MS * BRI_NS_PER_MS);
+    if (met > 0)
+        note_meeting(has_kept_distance, met > 1 || (event == &queue->filled ? !bri_queue_is_empty(queue)
+                                                                            : bri_queue_has_room(queue, 0)));
     if (place != NULL)
         bri_store_release(place, (bri_name)0);
     return met;

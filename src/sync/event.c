@@ -52,8 +52,7 @@ void bri_obituary_publish(void)
     bri_futex_wake(obituary, INT_MAX);
 }
 
-/* Law 6: spinning is for times when every runnable participant has a CPU. */
-static int may_spin(void)
+int bri_may_spin(void)
 {
     const struct bri_header_shm *header = bri_arena_current->header;
     uint32_t high = bri_slots_high(), runnable = 0;
@@ -135,7 +134,7 @@ void bri_before_sleep(void)
         hook();
 }
 
-/* What may_spin of others asks. */
+/* What bri_may_spin of others asks. */
 static void set_idle(uint32_t is_idle)
 {
     bri_store_relaxed(&bri_slot_of(bri_self())->idle, is_idle);
@@ -158,7 +157,7 @@ int bri_wait(_Atomic uint32_t *event, bri_condition *condition, void *argument, 
 
     if (met == 0 && deadline == BROOD_NOW)
         return -ETIMEDOUT;
-    if (met == 0 && may_spin())
+    if (met == 0 && bri_may_spin())
         met = spin(condition, argument);
     while (met == 0) {
         uint32_t obituary = bri_obituary_key();

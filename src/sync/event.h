@@ -103,6 +103,9 @@ typedef int bri_condition(void *argument);
 int bri_wait(_Atomic uint32_t *event, bri_condition *condition, void *argument, int64_t deadline,
              int64_t slice_ns);
 
+/* Law 6: spinning is for times when every runnable participant has a CPU. */
+int bri_may_spin(void);
+
 /* Looks for some microseconds, without a system call: what the condition returned last. */
 int bri_look(bri_condition *condition, void *argument);
 
