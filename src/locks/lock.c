@@ -114,7 +114,7 @@ int bri_lock_acquire(brood_lock *lock, int64_t deadline)
         return error;
     int taken = try_acquire(lock);
     if (taken == 0)
-        taken = bri_vigil_wait(&lock->event, try_acquire, ask_holder, lock, deadline);
+        taken = bri_vigil_wait_turn(&lock->event, try_acquire, ask_holder, lock, deadline);
     if (taken < 0)
         return bri_fail_wait(taken, "lock was held until the deadline");
     return taken - TAKEN;

@@ -159,7 +159,7 @@ static int wait_for_token(brood_semaphore *semaphore, int64_t deadline)
     widen(semaphore, slot);
     bri_add_relaxed(&semaphore->waiting[slot], (uint16_t)1);
     unlock(semaphore);
-    int taken = bri_vigil_wait(&semaphore->event, try_acquire, ask_holders, semaphore, deadline);
+    int taken = bri_vigil_wait_turn(&semaphore->event, try_acquire, ask_holders, semaphore, deadline);
     bri_add_relaxed(&semaphore->waiting[slot], (uint16_t)-1);
     return taken;
 }

@@ -46,6 +46,14 @@ int bri_vigil_wait(_Atomic uint32_t *event, bri_condition *condition, bri_inquir
     }
 }
 
+int bri_vigil_wait_turn(_Atomic uint32_t *event, bri_condition *condition, bri_inquire *inquire,
+                        void *argument, int64_t deadline)
+{
+    int met = deadline != BROOD_NOW && bri_may_spin() ? bri_look_apart(condition, argument) : 0;
+
+    return met != 0 ? met : bri_vigil_wait(event, condition, inquire, argument, deadline);
+}
+
 void bri_vigil_ask_slot(uint32_t slot)
 {
     enum bri_slot_state state;

@@ -47,6 +47,10 @@ typedef void bri_inquire(void *argument);
 int bri_vigil_wait(_Atomic uint32_t *event, bri_condition *condition, bri_inquire *inquire, void *argument,
                    int64_t deadline);
 
+/* The same for what is passed from hand to hand: whoever has it is left alone for a while, so that it does more in its turn. */
+int bri_vigil_wait_turn(_Atomic uint32_t *event, bri_condition *condition, bri_inquire *inquire,
+                        void *argument, int64_t deadline);
+
 /* bri_report_if_ended for the process of a slot, if there is one. */
 void bri_vigil_ask_slot(uint32_t slot);
 

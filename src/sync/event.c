@@ -16,6 +16,8 @@ enum {
     FIRST_YIELD = 12,
     ROUNDS_PER_YIELD = 128,
     LOOKS = 200,
+    APART = 400,
+    APART_GAP = 64,
     SLICE_GROWTH = 8,
     YIELD_NS = 5000
 };
@@ -100,6 +102,20 @@ int bri_look(bri_condition *condition, void *argument)
     return met;
 }
 
+int bri_look_apart(bri_condition *condition, void *argument)
+{
+    int met = condition(argument);
+
+    for (int gap = 1, waited = 0; met == 0 && waited < APART; waited += gap) {
+        for (int i = 0; i < gap; i++)
+            bri_cpu_relax();
+        met = condition(argument);
+        if (gap < APART_GAP)
+            gap *= 2;
+    }
+    return met;
+}
+
 static int64_t slice_end(int64_t deadline, int64_t slice_ns)
 {
     return slice_ns > 0 ? bri_earlier(deadline, bri_after_ns(slice_ns)) : deadline;
@@ -134,8 +150,7 @@ void bri_before_sleep(void)
         hook();
 }
 
-/* What bri_may_spin of others asks. */
-static void set_idle(uint32_t is_idle)
+void bri_set_idle(uint32_t is_idle)
 {
     bri_store_relaxed(&bri_slot_of(bri_self())->idle, is_idle);
 }
@@ -143,9 +158,9 @@ static void set_idle(uint32_t is_idle)
 static int sleep_once(_Atomic uint32_t *event, uint32_t key, uint32_t obituary, int64_t until)
 {
     bri_before_sleep();
-    set_idle(1);
+    bri_set_idle(1);
     int slept = bri_event_sleep(event, key, obituary, until);
-    set_idle(0);
+    bri_set_idle(0);
     return slept;
 }
 
@@ -177,10 +192,10 @@ int bri_wait_for_end(int pidfd, int64_t deadline)
 {
     int error;
 
-    set_idle(1);
+    bri_set_idle(1);
     do
         error = bri_pidfd_wait_once(pidfd, deadline);
     while (error == -EINTR && !bri_is_interrupted());
-    set_idle(0);
+    bri_set_idle(0);
     return error;
 }

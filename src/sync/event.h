@@ -106,8 +106,14 @@ int bri_wait(_Atomic uint32_t *event, bri_condition *condition, void *argument, 
 /* Law 6: spinning is for times when every runnable participant has a CPU. */
 int bri_may_spin(void);
 
+/* What bri_may_spin of others asks: the calling process, which has a name, waits, here or by means of its own. */
+void bri_set_idle(uint32_t is_idle);
+
 /* Looks for some microseconds, without a system call: what the condition returned last. */
 int bri_look(bri_condition *condition, void *argument);
+
+/* The same, at growing distances: for what others take and give back all the time, and do so the faster the less they are looked at. */
+int bri_look_apart(bri_condition *condition, void *argument);
 
 /* As bri_wait for the end of a process: 0, -ETIMEDOUT, or -EINTR. */
 int bri_wait_for_end(int pidfd, int64_t deadline);
