@@ -2,6 +2,9 @@
 /* The arena's ticket for exec'd processes and other programs, and the processors. */
 #include "core.h"
 
+#include "arena/roster.h"
+#include "sync/event.h"
+
 int core_word(PyObject *value, const char *name, uint64_t *ret_word)
 {
     if (!PyLong_Check(value)) {
@@ -58,13 +61,28 @@ static PyObject *arena_stats(PyObject *module, PyObject *unused)
                          (unsigned long long)stats.used_blocks, "participants", stats.participants);
 }
 
+/* --- the processors --- */
+
 static PyObject *cpu_count(PyObject *module, PyObject *unused)
 {
     (void)module, (void)unused;
     return PyLong_FromLong(brood_cpu_count());
 }
 
+static PyObject *rest(PyObject *module, PyObject *is_resting)
+{
+    int rests = PyObject_IsTrue(is_resting);
+
+    (void)module;
+    if (rests >= 0 && bri_arena_current != NULL && bri_self() != 0)
+        bri_set_idle((uint32_t)rests);
+    return rests < 0 ? NULL : Py_NewRef(Py_None);
+}
+
 static PyMethodDef functions[] = {
+    {"rest", rest, METH_O,
+     "rest(is_resting, /)\n--\n\nThis process waits for something that the core knows nothing of, and others "
+     "may have its processor meanwhile; or it does so no longer."},
     {"arena_ticket", arena_ticket, METH_NOARGS,
      "arena_ticket()\n--\n\n(fd, base, window_bytes): what an exec'd process needs to attach."},
     {"attach", attach, METH_VARARGS,

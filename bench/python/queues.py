@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """How many small objects go through a queue in a second: from p processes to c others, each of which only puts or only gets."""
+import importlib
 import multiprocessing
 import time
 
@@ -96,19 +97,21 @@ def _get(get, channel, count, line, report):
 
 
 def _run(subject, puts, gets, count):
-    """Seconds from the first that starts to the last that has all; the standard library's processes, barrier and pipes beside the queue."""
+    """Seconds from the first that starts to the last that has all; the standard library's barrier and pipes beside the queue, and its
+    processes, but for brood, which has its own."""
     make, put, get = SUBJECTS[subject]
+    context = importlib.import_module("brood" if subject.startswith("brood") else "multiprocessing").get_context("fork")
     channel, line = make(), multiprocessing.Barrier(puts + gets)
     started = []
     for target, function, n in [(_put, put, count // puts)] * puts + [(_get, get, count // gets)] * gets:
         ours, theirs = multiprocessing.Pipe(False)
-        started.append((ours, multiprocessing.Process(target=target, args=(function, channel, n, line, theirs))))
+        started.append((ours, context.Process(target=target, args=(function, channel, n, line, theirs))))
         started[-1][1].start()
+    for _, process in started:  # there is room in the pipes for what they report
+        process.join()
     reports = [ours.recv() for ours, _ in started]
     total = sum(report[2] for report in reports)
     sample.check(total == puts * sum(range(count // puts)), total)
-    for _, process in started:
-        process.join()
     return max(report[1] for report in reports) - min(report[0] for report in reports if report[0] is not None)
 
 

@@ -78,7 +78,7 @@ def _player(operate, n, line, report):
     line.wait()
     began = time.monotonic()
     operate(n)
-    report.send((began, time.monotonic()))
+    report.send((began, time.monotonic()))  # there is room for it in the pipe
 
 
 def _contended(make, context, n):
@@ -88,13 +88,13 @@ def _contended(make, context, n):
     with sample.Stopwatch(2 * n, children=True) as watch:
         for _ in range(2):
             ours, theirs = multiprocessing.Pipe(False)
-            players.append((ours, multiprocessing.Process(target=_player, args=(operate, n, line, theirs))))
+            players.append((ours, context.Process(target=_player, args=(operate, n, line, theirs))))
             players[-1][1].start()
         for ours, process in players:
+            process.join()
             first, last = ours.recv()
             began.append(first)
             ended.append(last)
-            process.join()
     verify(2 * n)
     return sample.result((max(ended) - min(began)) / (2 * n) * 1e9, "ns", **watch.facts())
 

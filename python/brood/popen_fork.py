@@ -41,7 +41,19 @@ class _Leaving:
         return code
 
 
-class Popen(_real.Popen):
+class Resting:
+    """What all Popens wait by: meanwhile the processor of this process is for those that it waits for, who may spin then."""
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        """Return the exit code, or None when the time is over."""
+        _core.rest(True)
+        try:
+            return super().wait(timeout)  # type: ignore[misc]
+        finally:
+            _core.rest(False)
+
+
+class Popen(Resting, _real.Popen):
     """The standard library's, in a process that has an arena.  A fork that fails leaves no descriptors."""
 
     sentinel: int

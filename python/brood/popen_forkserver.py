@@ -11,6 +11,7 @@ from typing import Any
 
 from . import _interrupts, _std, forkserver, spawn, util
 from ._std import TYPE_CHECKING
+from .popen_fork import Resting
 
 if TYPE_CHECKING:
     import multiprocessing.popen_forkserver as _real
@@ -22,7 +23,7 @@ __all__ = ["Popen"]
 _FORKS_WITHIN = 5.0  # seconds: what the server was asked for is there, or was read already, just when Ctrl-C came
 
 
-class Popen(_real.Popen):
+class Popen(Resting, _real.Popen):
     """The standard library's but for what the child is sent."""
 
     _fds: list[int]  # that the child inherits

@@ -7,6 +7,7 @@ from typing import Any
 
 from . import _descriptors, _std, resource_tracker, spawn, util
 from ._std import TYPE_CHECKING
+from .popen_fork import Resting
 
 if TYPE_CHECKING:
     import multiprocessing.popen_spawn_posix as _real
@@ -18,7 +19,7 @@ __all__ = ["Popen"]
 _NEEDS = 6  # two pipes, and one that tells of a failure to exec
 
 
-class Popen(_real.Popen):
+class Popen(Resting, _real.Popen):
     """The standard library's but for what the child is started and sent."""
 
     _fds: list[int | None]  # that the child inherits
