@@ -96,7 +96,7 @@ def __getattr__(name: str) -> Any:
 def serving(names: list[str], ticket: tuple[str, int, int], installed: bool, had_interrupts: bool) -> list[str]:
     """In the server, first of all: take part in the arena; returns the modules to preload.
 
-    The processes that pools' workers are forked from would import what they are made of, each anew: the server has it.
+    The processes that it forks would import what they begin with, each anew: the server has it.
     """
     if had_interrupts:
         _interrupts.let_children_have_them()
@@ -104,5 +104,8 @@ def serving(names: list[str], ticket: tuple[str, int, int], installed: bool, had
         install()
     path, base, window_bytes = ticket
     _arena.attach_and_close(os.open(path, os.O_RDWR | os.O_CLOEXEC), base, window_bytes)
-    from . import _worker, context  # noqa: F401
+    import pkgutil
+    import runpy  # noqa: F401
+
+    from . import _daemons, _worker, context, popen_forkserver, process, util  # noqa: F401
     return names
