@@ -211,6 +211,7 @@ struct bri_job_wish {
     uint32_t workers;
     uint32_t retries, timeout_ms, item_timeout_ms;
     int is_of_stream; /* may be offered while the pool is closing */
+    int is_awaited;   /* by the submitter, who does nothing else meanwhile */
     int tells_each;
 };
 

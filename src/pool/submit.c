@@ -113,24 +113,37 @@ static int is_claimed(void *argument)
     return bri_load_relaxed(&view->table[0]) != BRI_CHUNK_FREE;
 }
 
-/* A worker that is awake takes a single chunk at once, and then nobody has to be woken, which would cost more than the call.  Whether one is awake,
- * and with nothing else to do, is a guess; when nobody has come within some microseconds, one is woken after all, and the more often that
- * happens in a row the fewer submissions look. */
-static int is_taken_soon(brood_pool *pool, struct bri_job_view *view)
+/* Submissions that looked in vain are followed by ever more that do not look. */
+static int may_look(brood_pool *pool)
 {
-    uint32_t unlooked = bri_load_relaxed(&pool->unlooked), vain = bri_load_relaxed(&pool->vain_looks);
+    uint32_t unlooked = bri_load_relaxed(&pool->unlooked);
 
-    if (view->chunks != 1 || !bri_event_has_waiters(&pool->shared->work) || !somebody_is_awake(pool))
-        return 0;
-    if (unlooked < vain) {
-        bri_store_relaxed(&pool->unlooked, unlooked + 1);
-        return 0;
-    }
-    int is_taken = bri_look(is_claimed, view);
+    if (unlooked >= bri_load_relaxed(&pool->vain_looks))
+        return 1;
+    bri_store_relaxed(&pool->unlooked, unlooked + 1);
+    return 0;
+}
+
+static void note_look(brood_pool *pool, int is_taken)
+{
+    uint32_t vain = bri_load_relaxed(&pool->vain_looks);
+    uint32_t more = vain * 2 + 1 < UNLOOKED_MOST ? vain * 2 + 1 : UNLOOKED_MOST;
+
     bri_store_relaxed(&pool->unlooked, 0u);
-    bri_store_relaxed(&pool->vain_looks, is_taken                       ? 0
-                                         : vain * 2 + 1 < UNLOOKED_MOST ? vain * 2 + 1
-                                                                        : UNLOOKED_MOST);
+    if (vain != 0 || !is_taken)
+        bri_store_relaxed(&pool->vain_looks, is_taken ? 0 : more);
+}
+
+/* A worker that is awake takes a single chunk at once, and then nobody has to be woken, which would cost more than the call.  Whether one is awake,
+ * and with nothing else to do, is a guess; when nobody has come within some microseconds, one is woken after all.  Who is going to wait for the
+ * chunk looks also when nobody would have to be woken: to look at the job's state instead would hold up the worker, who reads the line. */
+static int is_taken_soon(brood_pool *pool, struct bri_job_view *view, int is_awaited)
+{
+    if (view->chunks != 1 || !(is_awaited || bri_event_has_waiters(&pool->shared->work)) ||
+        !somebody_is_awake(pool) || !may_look(pool))
+        return 0;
+    int is_taken = bri_look(is_claimed, view);
+    note_look(pool, is_taken);
     return is_taken;
 }
 
@@ -357,7 +370,7 @@ static int submit_for(brood_result *result, struct bri_job_wish *wish)
         bri_job_free(&view);
         return error;
     }
-    if (!is_taken_soon(pool, &view))
+    if (!is_taken_soon(pool, &view, wish->is_awaited))
         wake_workers(pool, view.chunks);
     bri_trace("owner: job %u of %llu items in %llu chunks", view.job->number, (unsigned long long)view.count,
               (unsigned long long)view.chunks);
@@ -439,6 +452,7 @@ int brood_pool_map(brood_pool *pool, brood_function *function, const void *items
     int error = take_map(pool, &wish, options);
     if (error < 0)
         return error;
+    wish.is_awaited = 1;
     bri_result_init(&result, pool);
     error = submit_for(&result, &wish);
     if (error == 0) {
