@@ -9,6 +9,8 @@
 #define HASH_START  UINT64_C(0xcbf29ce484222325) /* FNV-1a */
 #define HASH_FACTOR UINT64_C(0x100000001b3)
 
+enum { EDGE_BYTES = 8192 };
+
 /* Of a module's memory as it was loaded: what lies between its objects, too, where AddressSanitizer would not let anybody read. */
 __attribute__((no_sanitize("address"))) static uint64_t hash(uint64_t hashed, const void *memory,
                                                              size_t bytes)
@@ -18,6 +20,18 @@ __attribute__((no_sanitize("address"))) static uint64_t hash(uint64_t hashed, co
     for (size_t i = 0; i < bytes; i++)
         hashed = (hashed ^ byte[i]) * HASH_FACTOR;
     return hashed;
+}
+
+/* Both ends of it and its length: where it begins are the names and places of all that the module has, and a large module has hundreds of
+ * megabytes, which a pool would read each time that it is made. */
+static uint64_t hash_edges(uint64_t hashed, const char *memory, size_t bytes)
+{
+    size_t head = bytes < EDGE_BYTES ? bytes : EDGE_BYTES;
+    size_t tail = bytes - head < EDGE_BYTES ? bytes - head : EDGE_BYTES;
+
+    hashed = hash(hashed, &bytes, sizeof bytes);
+    hashed = hash(hashed, memory, head);
+    return hash(hashed, memory + bytes - tail, tail);
 }
 
 static const void *contents_of(const struct dl_phdr_info *info, const ElfW(Phdr) * part)
@@ -64,7 +78,7 @@ static uint64_t hash_constants(const struct dl_phdr_info *info, uint64_t hashed)
 {
     for (int i = 0; i < info->dlpi_phnum; i++)
         if (is_constant(&info->dlpi_phdr[i]))
-            hashed = hash(hashed, contents_of(info, &info->dlpi_phdr[i]), info->dlpi_phdr[i].p_filesz);
+            hashed = hash_edges(hashed, contents_of(info, &info->dlpi_phdr[i]), info->dlpi_phdr[i].p_filesz);
     return hashed;
 }
 
