@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* brood's queue, in processes that were forked by the program itself: nobody watches them. */
+/*
+ * brood's queue, in processes that were forked by the program itself: nobody watches them.  "brood" has calls for many messages;
+ * "brood-packed" sends a batch as one message, as the peers do, which have no such calls.
+ */
 #include "pool_use.h"
 #include "sample.h"
 #include "traffic.h"
@@ -10,11 +13,22 @@
 static brood_queue *queue;
 static brood_event *never;
 
+static void create_for(uint64_t most)
+{
+    must_brood(brood_queue_create(BROOD_QUEUE_OPTIONS(.max_messages = most), &queue), "brood_queue_create");
+    must_brood(brood_event_create(&never), "brood_event_create");
+}
+
 static void create(int producers, int consumers, int batch)
 {
     (void)producers, (void)consumers, (void)batch;
-    must_brood(brood_queue_create(BROOD_QUEUE_OPTIONS(.max_messages = QUEUED), &queue), "brood_queue_create");
-    must_brood(brood_event_create(&never), "brood_event_create");
+    create_for(QUEUED);
+}
+
+static void create_packed(int producers, int consumers, int batch)
+{
+    (void)producers, (void)consumers;
+    create_for((uint64_t)(QUEUED / batch));
 }
 
 /* Its users were killed in their waits: the queue goes with the arena. */
@@ -29,12 +43,29 @@ static void rest(void)
         fail("an event that nobody sets: %s", brood_error_text());
 }
 
+static void put_packed(const struct message *messages, int count)
+{
+    must_brood(brood_queue_put(queue, messages, (size_t)count * sizeof *messages, BROOD_FOREVER),
+               "brood_queue_put");
+}
+
+static int get_packed(struct message *messages, int count)
+{
+    size_t bytes;
+
+    must_brood(brood_queue_get(queue, messages, (size_t)count * sizeof *messages, &bytes, BROOD_FOREVER),
+               "brood_queue_get");
+    if (bytes != (size_t)count * sizeof *messages)
+        fail("a message of %zu bytes", bytes);
+    return count;
+}
+
 static void put(const struct message *messages, int count)
 {
     brood_message parts[BATCH];
 
     if (count == 1) {
-        must_brood(brood_queue_put(queue, messages, sizeof *messages, BROOD_FOREVER), "brood_queue_put");
+        put_packed(messages, 1);
         return;
     }
     for (int i = 0; i < count; i++)
@@ -47,15 +78,9 @@ static void put(const struct message *messages, int count)
 static int get(struct message *messages, int count)
 {
     brood_message parts[BATCH];
-    size_t bytes;
 
-    if (count == 1) {
-        must_brood(brood_queue_get(queue, messages, sizeof *messages, &bytes, BROOD_FOREVER),
-                   "brood_queue_get");
-        if (bytes != sizeof *messages)
-            fail("a message of %zu bytes", bytes);
-        return 1;
-    }
+    if (count == 1)
+        return get_packed(messages, 1);
     const long got = must_brood(brood_queue_get_many(queue, messages, (size_t)count * sizeof *messages, parts,
                                                      (size_t)count, BROOD_FOREVER),
                                 "brood_queue_get_many");
@@ -73,9 +98,20 @@ static void measure(const struct call *call, struct sample *ret_sample)
     measure_traffic(call, &transport, ret_sample);
 }
 
+static void measure_packed(const struct call *call, struct sample *ret_sample)
+{
+    static const struct transport transport = {
+        .create = create_packed, .destroy = destroy, .put = put_packed, .get = get_packed, .rest = rest};
+
+    measure_traffic(call, &transport, ret_sample);
+}
+
 int main(int argc, char **argv)
 {
-    static const struct subject subjects[] = {{"brood", brood_version, measure, traffic_all}};
+    static const struct subject subjects[] = {
+        {"brood", brood_version, measure, traffic_all},
+        {"brood-packed", brood_version, measure_packed, traffic_batched},
+    };
 
-    return bench_main(argc, argv, subjects, 1);
+    return bench_main(argc, argv, subjects, 2);
 }

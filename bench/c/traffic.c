@@ -12,6 +12,7 @@ enum { REST_US = 200 };
 const char *const traffic_all[] = {"1to1",         "2to1",         "1to2",         "4to4", "1to1-batched",
                                    "2to1-batched", "1to2-batched", "4to4-batched", NULL};
 const char *const traffic_one_by_one[] = {"1to1", "2to1", "1to2", "4to4", NULL};
+const char *const traffic_batched[] = {"1to1-batched", "2to1-batched", "1to2-batched", "4to4-batched", NULL};
 
 /* What the children and the parent share. */
 struct traffic_shm {

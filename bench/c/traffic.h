@@ -39,6 +39,7 @@ struct transport {
 
 extern const char *const traffic_all[];        /* every variant */
 extern const char *const traffic_one_by_one[]; /* those without batches */
+extern const char *const traffic_batched[];    /* those with them */
 
 void measure_traffic(const struct call *call, const struct transport *transport, struct sample *ret_sample);
 
