@@ -102,7 +102,7 @@ static void end_visit(struct bri_claim *claim)
 
 static int try_returns(struct bri_claim *claim)
 {
-    uint64_t again = bri_load_acquire(&claim->pool->again);
+    uint64_t again = bri_load_seq_cst(&claim->pool->again);
 
     if (again == claim->seen_again)
         return 0;
@@ -119,7 +119,7 @@ static int try_returns(struct bri_claim *claim)
 
 static int try_ring(struct bri_claim *claim)
 {
-    uint64_t index = bri_load_acquire(&claim->pool->head), tail = bri_load_acquire(&claim->pool->tail);
+    uint64_t index = bri_load_acquire(&claim->pool->head), tail = bri_load_seq_cst(&claim->pool->tail);
 
     if (tail - index > BRI_RING) /* damage, or nothing: head was read first, and never passes tail */
         return 0;

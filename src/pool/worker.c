@@ -24,7 +24,6 @@ struct brood_task {
     struct bri_seat_shm *seat;
     brood_pool *pool;
     const _Atomic uint64_t *progress; /* which item it is */
-    uint64_t item_at_fork;            /* the same, in a child that the item's function has forked */
     size_t item_bytes;
     uint32_t worker;
     int is_special; /* there is more to do at the item's end: it failed, has a reply, or has forked and this is the child */
@@ -39,6 +38,8 @@ enum { NO_MEMORY_EXIT = 121, NO_LIMITS_EXIT = 123, ZEROED_BYTES = 1024 };
 
 static uint64_t code_shift;         /* of this worker's pool */
 static brood_task *_Atomic current; /* of this worker */
+static const _Atomic uint64_t *_Atomic own_progress;
+static uint64_t item_at_fork; /* which item it was, in a child that its function has forked */
 
 /* --- for task functions --- */
 
@@ -62,7 +63,7 @@ static uint64_t item_in(uint64_t progress)
 /* The worker's word is the one place where this stands: one store per item. */
 static uint64_t item_of(const brood_task *task)
 {
-    return task->is_of_child ? task->item_at_fork : item_in(bri_load_relaxed(task->progress));
+    return task->is_of_child ? item_at_fork : item_in(bri_load_relaxed(task->progress));
 }
 
 size_t brood_task_index(const brood_task *task)
@@ -171,12 +172,13 @@ static void be_condemned(brood_task *task)
     task->is_condemned = 1;
 }
 
+/* Before any fork, by any thread: the task itself may be over by now.  A child's children have what it has. */
 static void note_item(void)
 {
-    brood_task *task = bri_load_relaxed(&current);
+    const _Atomic uint64_t *progress = bri_load_relaxed(&own_progress);
 
-    if (task != NULL)
-        task->item_at_fork = item_of(task);
+    if (progress != NULL)
+        item_at_fork = item_in(bri_load_relaxed(progress));
 }
 
 /* What a function's own fork() left in the child, which has the worker's stack; the worker goes on meanwhile. */
@@ -184,6 +186,7 @@ static void note_child(void)
 {
     brood_task *task = bri_load_relaxed(&current);
 
+    bri_store_relaxed(&own_progress, (const _Atomic uint64_t *)NULL);
     if (task != NULL)
         task->is_special = task->is_of_child = 1;
 }
@@ -470,6 +473,7 @@ _Noreturn void bri_worker_main(brood_pool *pool, uint32_t index)
     uint64_t done = 0;
 
     bri_trace("worker %u: begins", index);
+    bri_store_relaxed(&own_progress, claim.progress);
     bri_store_release(&seat->pid,
                       (int32_t)getpid()); /* its supervisor may not have come to it yet, or never */
     code_shift = pool->code_shift;
