@@ -216,8 +216,7 @@ def unpack(
             error = pickle.loads(data)
         except Exception as reason:
             error = TaskError(type(reason).__qualname__, f"the error of the task cannot be unpickled here: {reason}")
-        if error.__cause__ is None:
-            error.__cause__ = _remote_traceback(remote)
+        error.__cause__ = _remote_traceback(remote)  # which shows what it brought along, too
         _note(error, first, size, position, pid)
         return error
     if kind == _DIED:

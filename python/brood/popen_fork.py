@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from multiprocessing import util as _util
 from typing import Any
 
@@ -41,19 +42,25 @@ class _Leaving:
         return code
 
 
-class Resting:
-    """What all Popens wait by: meanwhile the processor of this process is for those that it waits for, who may spin then."""
+class Resting(_real.Popen):
+    """How all Popens wait: meanwhile the processor of this process is for those that it waits for, who may spin then.
+
+    Once brood is installed, what the real Popens of spawn and forkserver derive from is Popen below; else it is the real one,
+    and wait is found here first, since they have none of their own.
+    """
 
     def wait(self, timeout: float | None = None) -> int | None:
         """Return the exit code, or None when the time is over."""
-        _core.rest(True)
+        if threading.active_count() > 1:  # others may have something to do
+            return super().wait(timeout)
         try:
-            return super().wait(timeout)  # type: ignore[misc]
+            _core.rest(True)
+            return super().wait(timeout)
         finally:
             _core.rest(False)
 
 
-class Popen(Resting, _real.Popen):
+class Popen(Resting):
     """The standard library's, in a process that has an arena.  A fork that fails leaves no descriptors."""
 
     sentinel: int

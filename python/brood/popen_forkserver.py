@@ -23,7 +23,7 @@ __all__ = ["Popen"]
 _FORKS_WITHIN = 5.0  # seconds: what the server was asked for is there, or was read already, just when Ctrl-C came
 
 
-class Popen(Resting, _real.Popen):
+class Popen(_real.Popen, Resting):
     """The standard library's but for what the child is sent."""
 
     _fds: list[int]  # that the child inherits

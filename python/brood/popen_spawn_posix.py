@@ -19,7 +19,7 @@ __all__ = ["Popen"]
 _NEEDS = 6  # two pipes, and one that tells of a failure to exec
 
 
-class Popen(Resting, _real.Popen):
+class Popen(_real.Popen, Resting):
     """The standard library's but for what the child is started and sent."""
 
     _fds: list[int | None]  # that the child inherits

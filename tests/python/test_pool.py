@@ -221,6 +221,30 @@ def test_errors_that_do_not_unpickle_fail_their_own_task_only(pool):
     assert good.get(WITHIN) == [x * x for x in range(10)]
 
 
+class BringsItsCause(Exception):
+    """As tblib makes them: its pickle has the cause."""
+
+    def __reduce__(self):
+        return with_cause, (type(self), self.args, self.__cause__)
+
+
+def with_cause(kind, args, cause):
+    error = kind(*args)
+    error.__cause__ = cause
+    return error
+
+
+def raise_with_cause():
+    raise BringsItsCause("above") from KeyError("below")
+
+
+def test_the_workers_traceback_is_there_whatever_cause_an_error_brings(pool):
+    with pytest.raises(BringsItsCause, match="above") as caught:
+        pool.apply(raise_with_cause)
+    assert isinstance(caught.value.__cause__, mp.pool.RemoteTraceback)
+    assert "raise_with_cause" in str(caught.value.__cause__) and "below" in str(caught.value.__cause__)
+
+
 def test_results_that_do_not_pickle_fail_their_own_task_only(pool):
     with pytest.raises(mp.pool.MaybeEncodingError):
         pool.apply(make_lock)
