@@ -21,7 +21,7 @@ enum {
     LIMBO_LOOKS = 2,
     JOB_NUMBER_BITS = 22,
     RETRIES_MAX = 1000,
-    UNLOOKED_MOST = 255
+    UNLOOKED_MOST = 15
 };
 
 /* --- offer and take back --- */
