@@ -72,10 +72,14 @@ def assert_flat(operation, rounds):
     """Call operation() so often, after a few calls to warm up; nothing may have grown by then."""
     for _ in range(rounds // 10):
         operation()
-    before = footprint()
-    for _ in range(rounds):
-        operation()
-    assert grown(before, footprint(), rounds) == {}
+    for _ in range(3):  # a leak grows each time; what the interpreter keeps comes and goes, now and then by more than FEW
+        before = footprint()
+        for _ in range(rounds):
+            operation()
+        found = grown(before, footprint(), rounds)
+        if not found:
+            break
+    assert found == {}
     assert_flat_to_tracemalloc(operation, rounds // 4)
 
 
