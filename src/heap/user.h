@@ -14,8 +14,12 @@
 #include "heap/heap.h"
 
 #define BRI_PROGRESS_RUNNING   UINT64_C(1)
-#define BRI_PROGRESS_ITEM_BITS 41
 #define BRI_PROGRESS_JOB_SHIFT 42
+
+static inline uint64_t bri_progress_item(uint64_t progress)
+{
+    return (progress & ((UINT64_C(1) << BRI_PROGRESS_JOB_SHIFT) - 1)) >> 1;
+}
 
 extern const struct bri_kind_ops bri_user_ops;
 

@@ -16,7 +16,7 @@ static void dump_seat(struct bri_pool_shm *shared, uint32_t index, int fd)
     struct bri_seat_shm *seat = bri_pool_seat(shared, index);
     bri_name name = bri_load_acquire(&seat->name);
     uint64_t progress = name == 0 ? 0 : bri_load_acquire(&bri_slot_of(name)->progress);
-    uint64_t item = (progress & ((UINT64_C(1) << BRI_PROGRESS_JOB_SHIFT) - 1)) >> 1;
+    uint64_t item = bri_progress_item(progress);
 
     dprintf(fd, "  worker %u: pid %d, %s, %llu items done, %u deaths", index,
             (int)bri_load_relaxed(&seat->pid),

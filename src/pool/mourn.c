@@ -177,7 +177,7 @@ static int is_retried(const struct loss *loss, uint64_t item)
 /* Notes what the dead one's progress word says, and returns the item with which the chunk goes on. */
 static uint64_t record_progress(struct loss *loss, uint64_t progress)
 {
-    uint64_t item = (progress & (((uint64_t)1 << BRI_PROGRESS_JOB_SHIFT) - 1)) >> 1;
+    uint64_t item = bri_progress_item(progress);
     uint64_t first = bri_view_first_item(&loss->view, loss->chunk),
              end = bri_view_end_item(&loss->view, loss->chunk);
     bri_name tried = 0;

@@ -55,15 +55,10 @@ int brood_task_fail(brood_task *task, int code, const char *text)
     return code;
 }
 
-static uint64_t item_in(uint64_t progress)
-{
-    return (progress & ((UINT64_C(1) << BRI_PROGRESS_JOB_SHIFT) - 1)) >> 1;
-}
-
 /* The worker's word is the one place where this stands: one store per item. */
 static uint64_t item_of(const brood_task *task)
 {
-    return task->is_of_child ? item_at_fork : item_in(bri_load_relaxed(task->progress));
+    return task->is_of_child ? item_at_fork : bri_progress_item(bri_load_relaxed(task->progress));
 }
 
 size_t brood_task_index(const brood_task *task)
@@ -178,7 +173,7 @@ static void note_item(void)
     const _Atomic uint64_t *progress = bri_load_relaxed(&own_progress);
 
     if (progress != NULL)
-        item_at_fork = item_in(bri_load_relaxed(progress));
+        item_at_fork = bri_progress_item(bri_load_relaxed(progress));
 }
 
 /* What a function's own fork() left in the child, which has the worker's stack; the worker goes on meanwhile. */
@@ -302,7 +297,7 @@ static void begin_special_item(struct bri_claim *claim, const struct cursor *cur
 {
     if (claim->pool->seed != 0)
         brood_random_seed(bri_random_mix(claim->pool->seed, task->job->sequence,
-                                         task->job->first_index + item_in(cursor->progress)));
+                                         task->job->first_index + bri_progress_item(cursor->progress)));
     if (claim->limits.max_cpu_seconds != 0)
         bri_limits_begin_item(&claim->limits);
     if (cursor->is_timed) {

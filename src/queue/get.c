@@ -142,8 +142,7 @@ static int take_borrowed(struct getting *getting, const struct bri_segment *segm
  * between the commit and this look. */
 static void wake_putters(struct bri_queue_shm *queue, int messages)
 {
-    if (bri_load_relaxed(&queue->drained) & BRI_EVENT_WAITING)
-        bri_event_signal_slow(&queue->drained, queue->max_bytes == UINT64_MAX ? messages : INT_MAX);
+    bri_event_signal_fenced(&queue->drained, queue->max_bytes == UINT64_MAX ? messages : INT_MAX);
 }
 
 /* How many it took; 0: nothing there now; -ESHUTDOWN, -EMSGSIZE, -ENOMEM, -EBADMSG.  `is_closed` is read before the cursor: what

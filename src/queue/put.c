@@ -154,8 +154,7 @@ static int put_run(struct putting *putting)
 /* P7: the fence of the unlock stands between the commit and this look. */
 static void wake_getters(struct bri_queue_shm *queue, int messages)
 {
-    if (bri_load_relaxed(&queue->filled) & BRI_EVENT_WAITING)
-        bri_event_signal_slow(&queue->filled, messages);
+    bri_event_signal_fenced(&queue->filled, messages);
 }
 
 static int put_locked(struct putting *putting)

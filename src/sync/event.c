@@ -91,29 +91,29 @@ static int spin(bri_condition *condition, void *argument)
     return met;
 }
 
-int bri_look(bri_condition *condition, void *argument)
+/* At distances that double up to `widest`, until they sum up to `all`; both in pauses of the processor. */
+static int look(bri_condition *condition, void *argument, int all, int widest)
 {
     int met = condition(argument);
 
-    for (int i = 0; met == 0 && i < LOOKS; i++) {
-        bri_cpu_relax();
+    for (int gap = 1, waited = 0; met == 0 && waited < all; waited += gap) {
+        for (int i = 0; i < gap; i++)
+            bri_cpu_relax();
         met = condition(argument);
+        if (gap < widest)
+            gap *= 2;
     }
     return met;
 }
 
+int bri_look(bri_condition *condition, void *argument)
+{
+    return look(condition, argument, LOOKS, 1);
+}
+
 int bri_look_apart(bri_condition *condition, void *argument)
 {
-    int met = condition(argument);
-
-    for (int gap = 1, waited = 0; met == 0 && waited < APART; waited += gap) {
-        for (int i = 0; i < gap; i++)
-            bri_cpu_relax();
-        met = condition(argument);
-        if (gap < APART_GAP)
-            gap *= 2;
-    }
-    return met;
+    return look(condition, argument, APART, APART_GAP);
 }
 
 static int64_t slice_end(int64_t deadline, int64_t slice_ns)
