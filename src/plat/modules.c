@@ -115,6 +115,7 @@ static int add_range(struct bri_modules *modules, uintptr_t begin, uintptr_t end
     grown->begin = begin;
     grown->end = end;
     grown->identity = identity_of(info);
+    grown->stays = info->dlpi_name[0] == 0; /* dl_iterate_phdr(3): the program */
     bri_store_relaxed(&grown->unloads, (uint64_t)info->dlpi_subs);
     return 0;
 }
@@ -181,6 +182,8 @@ static int is_still_there(struct bri_module_range *range, uintptr_t address)
     struct look look = {.address = address};
     uint64_t unloads = 0;
 
+    if (range->stays)
+        return 1;
     dl_iterate_phdr(read_unloads, &unloads);
     if (unloads == bri_load_relaxed(&range->unloads))
         return 1;

@@ -17,6 +17,7 @@
 struct bri_module_range {
     uintptr_t begin, end;
     uint64_t identity; /* of its module: name, place and contents */
+    int stays;         /* it is the program's */
     _Atomic uint64_t
         unloads; /* the loader's count when that module was last seen here; any thread that checks */
 };
