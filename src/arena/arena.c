@@ -294,7 +294,8 @@ int bri_arena_holds(const void *memory, size_t bytes)
 {
     const struct bri_arena *arena = bri_arena_current;
 
-    return arena != NULL && bri_at_checked((uintptr_t)memory - (uintptr_t)arena->base, bytes, 1) != NULL;
+    return arena != NULL && (uintptr_t)memory - (uintptr_t)arena->base < arena->window_bytes &&
+           bri_at_checked((uintptr_t)memory - (uintptr_t)arena->base, bytes, 1) != NULL;
 }
 
 int bri_arena_stat(struct stat *ret_status)

@@ -77,22 +77,22 @@ enum bri_role {
 /* How a participant ended, in the upper half of its slot's word. */
 enum { BRI_END_UNKNOWN = 0, BRI_END_CLEAN = 1, BRI_END_KILLED = 2 };
 
-/* One cache line each.  Writer: the participant itself after CLAIMED, its maker before; `word` by CAS only. */
+/* Two cache lines each: what all others look at before they spin, and what a worker writes at each item.  Writer: the participant itself after
+ * CLAIMED, its maker before; `word` by CAS only. */
 struct bri_slot_shm {
     _Atomic uint64_t word;
     _Atomic uint64_t start_time; /* of the process, in clock ticks since boot: tells a reused pid */
-    _Atomic uint64_t
-        progress; /* worker: which item it runs; blocks allocated in a task carry it: see pool/job.h */
-    _Atomic uint64_t pid; /* epoch << 32 | pid, 0 until it is known: bri_roster_pid_of */
+    _Atomic uint64_t pid;        /* epoch << 32 | pid, 0 until it is known: bri_roster_pid_of */
     _Atomic uint32_t role;
     _Atomic bri_name boss; /* the participant that it depends on; 0: none */
     _Atomic uint32_t idle; /* asleep in a wait: does not count as runnable when others think of spinning */
     _Atomic int32_t
         end_status; /* its parent, before it buries: exit code, or minus the signal; BRI_STATUS_UNKNOWN */
-    uint32_t padding[4];
+    _Alignas(BRI_CACHE_LINE) _Atomic uint64_t
+        progress; /* worker: which item it runs; blocks allocated in a task carry it: see pool/job.h */
 };
 #define BRI_STATUS_UNKNOWN INT32_MIN
-_Static_assert(sizeof(struct bri_slot_shm) == BRI_CACHE_LINE, "one slot per cache line");
+_Static_assert(sizeof(struct bri_slot_shm) == (size_t)2 * BRI_CACHE_LINE, "no line is two participants'");
 
 /* Two words: see sync/mutex.h.  Declared here because the header holds some. */
 struct bri_mutex_shm {
