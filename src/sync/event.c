@@ -11,10 +11,9 @@
 #include "plat/process.h"
 
 enum {
-    SPIN_ROUNDS = 800,
-    RELAX_PER_ROUND = 2,
-    FIRST_YIELD = 12,
-    ROUNDS_PER_YIELD = 128,
+    SPIN_ROUNDS = 1600,
+    FIRST_YIELD = 24,
+    ROUNDS_PER_YIELD = 256,
     LOOKS = 200,
     APART = 400,
     APART_GAP = 64,
@@ -82,8 +81,7 @@ static int spin(bri_condition *condition, void *argument)
     int met = 0, is_wanted = 0;
 
     for (int round = 1; met == 0 && !is_wanted && round <= SPIN_ROUNDS; round++) {
-        for (int i = 0; i < RELAX_PER_ROUND; i++)
-            bri_cpu_relax();
+        bri_cpu_relax();
         if (round == FIRST_YIELD || round % ROUNDS_PER_YIELD == 0)
             is_wanted = somebody_ran();
         met = condition(argument);
