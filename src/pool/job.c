@@ -18,6 +18,7 @@ enum { CHUNKS_PER_WORKER = 512, SMALL_ALIGNMENT = 16 };
 
 struct layout {
     uint64_t counts, table, replies, items, results, total;
+    uint64_t zeroed; /* what lies before: all words that others change */
 };
 
 static int multiply(uint64_t a, uint64_t b, uint64_t *ret_product)
@@ -80,10 +81,16 @@ static int lay_out(const struct bri_job_wish *wish, uint64_t chunks, struct layo
         alignment = SMALL_ALIGNMENT; /* one worker fetches all of it: the fewer lines the better */
     at = (at + alignment - 1) / alignment * alignment;
     layout->counts = place(&at, chunks > 1 ? wish->workers * sizeof(struct bri_count_shm) : 0, alignment);
-    layout->table = place(&at, chunks * sizeof(uint16_t), alignment);
+    layout->table =
+        chunks > 1 ? place(&at, chunks * sizeof(uint16_t), alignment) : offsetof(struct bri_job_shm, word);
     layout->replies = place(&at, wish->spans != NULL ? wish->count * sizeof(bri_offset) : 0, alignment);
-    layout->items = place(&at, items, alignment);
-    layout->results = place(&at, wish->results == NULL ? results : 0, alignment);
+    layout->zeroed = at;
+    layout->items = chunks == 1 && wish->spans == NULL && items <= BRI_SMALL_ITEMS
+                        ? offsetof(struct bri_job_shm, small_items)
+                        : place(&at, items, alignment);
+    layout->results = chunks == 1 && results <= BRI_SMALL_RESULTS
+                          ? offsetof(struct bri_job_shm, small_results)
+                          : place(&at, wish->results == NULL ? results : 0, alignment);
     layout->total = at;
     return 0;
 }
@@ -109,6 +116,7 @@ static struct bri_job_view view_of(const struct bri_job_wish *wish, const struct
     char *base = memory, *results = wish->results != NULL ? wish->results : base + layout->results;
 
     return (struct bri_job_view){.job = memory,
+                                 .round = 1,
                                  .count = wish->count,
                                  .chunk_items = chunk_items,
                                  .chunks = chunks,
@@ -132,7 +140,8 @@ static void fill(const struct bri_job_view *view, const struct bri_job_wish *wis
     bri_offset base = bri_offset_of(job);
     uint64_t bytes = wish->count * wish->item_bytes;
 
-    memset(job, 0, layout->items);
+    memset(job, 0, layout->zeroed);
+    bri_store_relaxed(&job->round, view->round);
     job->flags = view->flags;
     job->workers = view->workers;
     job->function = (uint64_t)(uintptr_t)wish->function;
@@ -203,6 +212,7 @@ static int are_sizes_sound(const struct bri_job_view *view)
 int bri_job_read(struct bri_job_shm *job, struct bri_job_view *ret_view)
 {
     struct bri_job_view view = {.job = job,
+                                .round = bri_load_acquire(&job->round),
                                 .count = bri_read_once(job->count),
                                 .chunk_items = bri_read_once(job->chunk_items),
                                 .chunks = bri_read_once(job->chunks),
@@ -282,6 +292,12 @@ static struct bri_bell_shm *bell_of(struct bri_job_shm *job)
     return at == 0 ? NULL : bri_heap_find(at, BRI_KIND_DATA, sizeof(struct bri_bell_shm));
 }
 
+void bri_job_forget_failures(struct bri_job_shm *job)
+{
+    free_list(&job->failures, job);
+    bri_store_relaxed(&job->failures, (bri_offset)0);
+}
+
 void bri_job_free(const struct bri_job_view *view)
 {
     struct bri_bell_shm *bell = bell_of(view->job);
@@ -325,14 +341,15 @@ static int is_counted(struct bri_job_shm *job)
     return done == chunks;
 }
 
+/* The round is read before the chunks' words: what they say then is of this round, or of a later one, and then the CAS fails. */
 void bri_job_complete_if_counted(struct bri_job_shm *job)
 {
-    uint32_t active = BRI_JOB_ACTIVE;
+    uint64_t round = bri_load_acquire(&job->round), before = round - 1;
 
-    if (bri_load_acquire(&job->state) != BRI_JOB_ACTIVE || !is_counted(job))
+    if (bri_load_acquire(&job->ended) == round || !is_counted(job))
         return;
     bri_fault("job.counted");
-    if (bri_cas_seq_cst(&job->state, &active, (uint32_t)BRI_JOB_COMPLETE))
+    if (bri_cas_seq_cst(&job->ended, &before, round))
         bri_job_announce(job);
 }
 
@@ -371,9 +388,9 @@ void bri_job_tell(struct bri_job_shm *job)
 {
     _Atomic uint32_t *notify = bri_at_checked(bri_read_once(job->notify), sizeof *notify, sizeof *notify);
 
-    bri_event_signal(&job->event, INT_MAX);
+    bri_event_signal_fenced(&job->event, INT_MAX);
     if (notify != NULL)
-        bri_event_signal(notify, INT_MAX);
+        bri_event_signal_fenced(notify, INT_MAX);
 }
 
 void bri_job_announce(struct bri_job_shm *job)

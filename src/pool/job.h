@@ -4,6 +4,9 @@
  *
  *   | bri_job_shm | counts: one line per worker (chunks > 1) | table: a word of 16 bits per chunk | replies (jobs in bytes) | items | results |
  *
+ * What is small lies in bri_job_shm itself: the table of one chunk, and such a job's items and results.  Its first line is what the worker needs to
+ * learn of a call, its second one what the owner waits for; the rest is the same from call to call of a standing job (standing.c).
+ *
  *   items     = count × item_bytes at items_at, or, for a job in bytes, count × bri_span_shm and behind them the bytes
  *   results   = count × result_bytes at results_at;      replies = count offsets of BRI_KIND_REPLY blocks
  *   chunks    = ceil(count / chunk_items);  chunk c = items c × chunk_items … min(count, (c + 1) × chunk_items) - 1
@@ -16,7 +19,9 @@
  *
  * cancel:        NONE → WAITING: what is FREE now is CANCELLED → RUNNING: and nothing of it runs on → TIME: the same, since its time is up
  *                CAS, upward only.  The supervisor ends what runs (enforce.h).
- * complete:      cancel NONE: the sum of counts is `chunks`.  Else: each chunk word is DONE or CANCELLED.
+ * complete:      cancel NONE: the sum of counts is `chunks`.  Else: each chunk word is DONE or CANCELLED.  Whoever finds that out says it: `ended` becomes
+ *                `round`, from `round` - 1, by CAS.  A job has one round; a standing job has one for each call, so that who found the last one
+ *                counted, and says so late, does not say it of this one.
  *
  * A worker takes from the near end of its own share, then from the far ends of the others'.  Claim: one CAS, no lock, no system call.
  *
@@ -29,7 +34,7 @@
  *   J6  P = item, RUNNING; the user's function; result in place; P = item + 1, not running   for each item
  *                                  (linearisation of "the item has its outcome": the second store; it may be one with the next item's first)
  *   J7  the chunk's word = DONE
- *   J8  counts[w] = (count + 1, c), one store; EACH: signal.  When it finds no FREE chunk: sum of counts == chunks → state COMPLETE (CAS), signal
+ *   J8  counts[w] = (count + 1, c), one store; EACH: signal.  When it finds no FREE chunk: sum of counts == chunks → `ended` = `round` (CAS), signal
  *
  * death table (D: the dead worker, found by the name in its seat)
  *   J1, J2          nothing is claimed: the visit ends
@@ -55,12 +60,18 @@
 #ifndef BRI_JOB_H
 #define BRI_JOB_H
 
+#include <stddef.h>
+
 #include "brood.h"
 #include "heap/heap.h"
 #include "heap/user.h"
 
-enum bri_chunk_word { BRI_CHUNK_FREE = 0, BRI_CHUNK_CANCELLED = 0xfffe, BRI_CHUNK_DONE = 0xffff };
-enum bri_job_state { BRI_JOB_ACTIVE, BRI_JOB_COMPLETE };
+enum bri_chunk_word {
+    BRI_CHUNK_FREE = 0,
+    BRI_CHUNK_ARMING = 0xfffd, /* of a standing job: nobody's, between two calls */
+    BRI_CHUNK_CANCELLED = 0xfffe,
+    BRI_CHUNK_DONE = 0xffff
+};
 enum bri_job_cancel { BRI_CANCEL_NONE, BRI_CANCEL_WAITING, BRI_CANCEL_RUNNING, BRI_CANCEL_TIME };
 enum {                     /* flags */
        BRI_JOB_BYTES = 1,  /* items and results of differing sizes */
@@ -71,7 +82,8 @@ enum {                     /* flags */
 #define BRI_NO_CHUNK   UINT64_MAX
 #define BRI_CHUNKS_MAX (UINT64_C(1) << 31)
 #define BRI_ITEMS_MAX  (UINT64_C(1) << 40)
-enum { BRI_WORKERS_MAX = 1024 };
+enum { BRI_WORKERS_MAX = 1024, BRI_JOB_NUMBER_BITS = 22 };
+enum { BRI_SMALL_ITEMS = 32, BRI_SMALL_RESULTS = 48 }; /* bytes that lie in the job itself */
 
 struct bri_span_shm {
     uint64_t offset; /* from items_at */
@@ -85,17 +97,22 @@ struct bri_count_shm {
 
 /* field – writer – readers: all but the atomics are the owner's before the job is offered, then nobody's */
 struct bri_job_shm {
-    _Atomic uint32_t state;  /* BRI_JOB_…: whoever counts the last chunk, by CAS */
-    _Atomic uint32_t event;  /* signalled when complete */
-    _Atomic uint32_t cancel; /* enum bri_job_cancel; owner, supervisor */
+    _Alignas(BRI_CACHE_LINE) _Atomic uint64_t round; /* 1; of a standing job: which call it is */
+    uint64_t sequence;                               /* in the order of submission, from 0 */
+    uint32_t number;       /* of the job, modulo 2^22: the upper bits of progress words */
+    _Atomic uint16_t word; /* the table, when there is one chunk */
+    _Alignas(16) char small_items[BRI_SMALL_ITEMS];
+    _Alignas(BRI_CACHE_LINE) _Atomic uint64_t
+        ended;              /* the last round that is complete: whoever counts its last chunk, by CAS */
+    _Atomic uint32_t event; /* signalled when complete */
+    _Alignas(16) char small_results[BRI_SMALL_RESULTS];
+    _Alignas(BRI_CACHE_LINE) _Atomic uint32_t cancel; /* enum bri_job_cancel; owner, supervisor */
     uint32_t flags;
     uint32_t retries;         /* of an item whose worker died */
     uint32_t timeout_ms;      /* of the whole: for the sentence */
     uint32_t item_timeout_ms; /* 0: none */
     int64_t deadline;         /* of the whole; BROOD_FOREVER: none */
     uint32_t workers;         /* of the pool: shares */
-    uint32_t number;          /* of the job, modulo 2^22: the upper bits of progress words */
-    uint64_t sequence;        /* in the order of submission, from 0 */
     uint64_t function;        /* same image after fork: its address */
     uint64_t count, chunk_items, chunks;
     uint64_t item_bytes, result_bytes;
@@ -108,6 +125,9 @@ struct bri_job_shm {
     _Atomic bri_offset
         bell; /* a BRI_KIND_DATA block with a bri_bell_shm, once the owner has asked for a descriptor */
 };
+_Static_assert(offsetof(struct bri_job_shm, ended) == BRI_CACHE_LINE &&
+                   offsetof(struct bri_job_shm, cancel) == 2 * BRI_CACHE_LINE,
+               "a line for the call, and one for its end");
 
 /* Both are BRI_KIND_FAILURE blocks; aux[0]: the job whose list they are bound for, aux[1]: the word of a seat that keeps them in reserve.
  * These and BRI_KIND_REPLY blocks (aux[0]: the word of the job's replies that they are bound for, aux[1]: the job) are passed on to the pool's
@@ -155,7 +175,7 @@ static inline uint64_t bri_job_end_item(const struct bri_job_shm *job, uint64_t 
 /* The constants of a job as one process has read them: all of it lies in the arena. */
 struct bri_job_view {
     struct bri_job_shm *job;
-    uint64_t count, chunk_items, chunks, result_bytes, first_index;
+    uint64_t round, count, chunk_items, chunks, result_bytes, first_index;
     uint32_t workers, flags, timeout_ms;
     _Atomic uint16_t *table;
     struct bri_count_shm *counts; /* NULL: there is one chunk */
@@ -196,7 +216,15 @@ void *bri_walk_next(struct bri_walk *walk);
 
 static inline int bri_job_is_complete(struct bri_job_shm *job)
 {
-    return bri_load_acquire(&job->state) == BRI_JOB_COMPLETE;
+    uint64_t round = bri_load_acquire(&job->round);
+
+    return bri_load_acquire(&job->ended) == round;
+}
+
+/* The same for the owner, which knows its round; a condition of waits that are signalled behind a fence (event.h). */
+static inline int bri_view_is_complete(const struct bri_job_view *view)
+{
+    return bri_load_seq_cst(&view->job->ended) == view->round;
 }
 
 /* What the owner wants done. */
@@ -233,6 +261,9 @@ static inline void bri_block_pass_to_owner(struct bri_block_shm *block)
 /* With its failures, resumes and replies, as far as they can be found. */
 void bri_job_free(const struct bri_job_view *view);
 
+/* Of a complete job that is to have another round. */
+void bri_job_forget_failures(struct bri_job_shm *job);
+
 /* J8, second half; by anybody. */
 void bri_job_complete_if_counted(struct bri_job_shm *job);
 
@@ -248,7 +279,7 @@ static inline int bri_job_is_stopped(struct bri_job_shm *job)
 /* The chunk that the worker has claimed; BRI_NO_CHUNK: none. */
 uint64_t bri_job_claim_of(const struct bri_job_view *view, uint32_t worker);
 
-/* Signals who waits: a chunk is done. */
+/* Signals who waits: a chunk is done.  Behind a sequentially consistent fence, exchange or CAS (event.h), as the next. */
 void bri_job_tell(struct bri_job_shm *job);
 
 /* Signals a complete job's waiters and descriptor; the undertaker does it again for a worker that died between COMPLETE and this. */

@@ -276,6 +276,7 @@ static void mourn_visit(struct loss *loss)
     bri_add_acq_rel(&loss->pool->again,
                     UINT64_C(1)); /* after FREE, whoever set it: those that came too early look again */
     bri_job_complete_if_counted(loss->job);
+    bri_fence_seq_cst();
     if (bri_job_is_complete(loss->job))
         bri_job_announce(loss->job);
     bri_event_signal(&loss->pool->work, INT_MAX);

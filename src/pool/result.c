@@ -48,7 +48,7 @@ static int check_item(const brood_result *result, size_t index)
 
 int bri_result_is_ready(brood_result *result)
 {
-    return bri_job_is_complete(result->view.job) || bri_pool_is_over(result->pool);
+    return bri_view_is_complete(&result->view) || bri_pool_is_over(result->pool);
 }
 
 static int is_ready(void *argument)
@@ -60,7 +60,7 @@ static int is_ready(void *argument)
 int bri_result_has_item(brood_result *result, uint64_t item)
 {
     const struct bri_job_view *view = &result->view;
-    uint16_t word = bri_load_acquire(&view->table[item / view->chunk_items]);
+    uint16_t word = bri_load_seq_cst(&view->table[item / view->chunk_items]); /* signalled behind a fence */
     brood_outcome outcome;
 
     if (word == BRI_CHUNK_DONE || word == BRI_CHUNK_CANCELLED || bri_result_is_ready(result))
@@ -293,7 +293,7 @@ static int conclude(brood_result *result)
 {
     uint64_t failed;
 
-    if (!bri_job_is_complete(result->view.job)) {
+    if (!bri_view_is_complete(&result->view)) {
         int trouble = bri_pool_trouble(result->pool, 0);
         return trouble < 0 ? trouble : bri_fail(ECANCELED, "the pool has ended before this was done");
     }
@@ -331,7 +331,7 @@ int bri_result_get(brood_result *result, void *results, int64_t deadline)
 
     if (error < 0)
         return error;
-    if (results != NULL && result->view.result_bytes > 0 && bri_job_is_complete(result->view.job))
+    if (results != NULL && result->view.result_bytes > 0 && bri_view_is_complete(&result->view))
         copy_results(&result->view, results);
     return conclude(result);
 }
