@@ -308,6 +308,50 @@ static void take_a_job_out_of_the_ring(void *unused)
     child_check(brood_pool_destroy(pool) == 0);
 }
 
+/* By another process, once the owner's call lies in the standing job, whose worker is stopped. */
+static pid_t damage_next_call(brood_pool *pool, uint16_t word, bri_offset standing)
+{
+    pid_t worker = brood_pool_worker_pid(pool, 0), pid;
+    struct bri_job_shm *job = pool->standing.view.job;
+
+    kill(worker, SIGSTOP);
+    if ((pid = fork()) != 0)
+        return pid;
+    while (bri_load_acquire(&job->word) != BRI_CHUNK_FREE)
+        breathe();
+    bri_store_release(&pool->shared->standing, standing);
+    bri_store_release(&job->word, word);
+    kill(worker, SIGCONT);
+    _exit(0);
+}
+
+static void damage_calls(uint16_t word, int is_withdrawn)
+{
+    brood_pool *pool = make_pool();
+    int value = 1;
+
+    child_check(brood_pool_apply(pool, fail_always, &value, sizeof value, &value, sizeof value) ==
+                -EREMOTEIO);
+    pid_t pid = damage_next_call(pool, word, is_withdrawn ? 0 : bri_load_acquire(&pool->shared->standing));
+    child_check(brood_pool_apply(pool, fail_always, &value, sizeof value, &value, sizeof value) ==
+                -ENOTRECOVERABLE);
+    child_check(waitpid(pid, NULL, 0) == pid);
+    child_check(brood_pool_destroy(pool) == 0);
+}
+
+/* By a worker that listens, and so has claimed nothing. */
+static void claim_a_call(void *unused)
+{
+    (void)unused;
+    damage_calls(1, 0);
+}
+
+static void take_a_call_away(void *unused)
+{
+    (void)unused;
+    damage_calls(BRI_CHUNK_ARMING, 1);
+}
+
 static void move_the_head_of_the_ring(void *unused)
 {
     brood_pool *pool = make_pool();
@@ -385,6 +429,8 @@ int main(void)
         damage_case(make_an_outcome_of_no_kind),
         damage_case(make_a_job_larger),
         damage_case(take_a_job_out_of_the_ring),
+        damage_case(claim_a_call),
+        damage_case(take_a_call_away),
         damage_case(move_the_head_of_the_ring),
         damage_case(have_it_run_for_ever),
         damage_case(lose_the_supervisor),

@@ -514,7 +514,7 @@ static int destroy_without_rights(void)
     if (brood_pool_create(BROOD_POOL_OPTIONS(.workers = 1, .grace_ms = 10), &pool) < 0 ||
         setuid(65534) != 0 || brood_pool_apply_async(pool, ignore_and_wait, NULL, 0, 0, &result) < 0)
         return 1;
-    while (!bri_load_acquire(&bri_pool_seat(pool->shared, 0)->visiting))
+    while (!is_at_job(pool, 0))
         sched_yield();
     return brood_pool_destroy(pool) == 0 && brood_result_wait(result, BROOD_NOW) == 0 ? 0 : 2;
 }

@@ -4,7 +4,7 @@
 
 #include "sync/mutex.h"
 
-enum { WORKERS = 2, TEXT_BYTES = 1 << 16, LINES_MAX = 2000 };
+enum { CALLS = 3, WORKERS = 2, TEXT_BYTES = 1 << 16, LINES_MAX = 2000 };
 
 static int hang(brood_task *task, const void *item, void *result)
 {
@@ -80,6 +80,9 @@ static void dumps_say_what_runs(void **unused)
     (void)unused;
     note_pids(pool, pids);
     check_dump(pool, pids);
+    for (int i = 0; i < CALLS; i++)
+        assert_ok(brood_pool_apply(pool, nothing, NULL, 0, NULL, 0));
+    assert_says(dump(pool), "%d calls in the standing job\n", CALLS);
     assert_ok(brood_pool_map_async(pool, hang, NULL, 0, 0, 5, BROOD_MAP_OPTIONS(.chunk_items = 1), &result));
     await_true(all_run(pool));
     check_dump(pool, pids);

@@ -16,7 +16,7 @@ static inline int nothing(brood_task *task, const void *item, void *result)
 static inline int is_looked_at(void)
 {
     for (uint32_t i = 0; i < brood_pool_workers(pool); i++)
-        if (bri_load_acquire(&bri_pool_seat(pool->shared, i)->visiting) != 0)
+        if (is_at_job(pool, i))
             return 1;
     return 0;
 }
@@ -37,6 +37,8 @@ static inline int make_pool_of(uint32_t workers, void **state)
     int error = make_arena(state);
 
     pool = error == 0 ? new_pool(workers) : NULL;
+    if (error == 0)
+        assert_ok(brood_pool_apply(pool, nothing, NULL, 0, NULL, 0)); /* its standing job is no leak */
     tidy_up = free_jobs;
     return error;
 }

@@ -431,13 +431,11 @@ static void give_up_large_job(brood_pool *pool)
 
     bri_store_release(word, 0);
     child_check(brood_pool_map_bytes_async(pool, wait_for_word, &item, 1, NULL, &result) == 0);
-    for (int64_t end = brood_after_ms(WITHIN_MS);
-         bri_load_acquire(&bri_pool_seat(pool->shared, 0)->visiting) == 0;)
+    for (int64_t end = brood_after_ms(WITHIN_MS); !is_at_job(pool, 0);)
         child_check(bri_now_ns() < end);
     child_check(brood_result_destroy(result) == 0);
     bri_store_release(word, 1);
-    for (int64_t end = brood_after_ms(WITHIN_MS);
-         bri_load_acquire(&bri_pool_seat(pool->shared, 0)->visiting) != 0;)
+    for (int64_t end = brood_after_ms(WITHIN_MS); is_at_job(pool, 0);)
         child_check(bri_now_ns() < end);
 }
 

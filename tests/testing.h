@@ -191,6 +191,14 @@ static inline brood_pool *new_pool(uint32_t workers)
     return pool;
 }
 
+/* Visits it a job, other than to listen for calls? */
+static inline int is_at_job(brood_pool *pool, uint32_t worker)
+{
+    uint64_t visiting = bri_load_acquire(&bri_pool_seat(pool->shared, worker)->visiting);
+
+    return visiting != 0 && !(visiting & BRI_VISIT_LISTEN);
+}
+
 /* --- leaks --- */
 
 struct resources {

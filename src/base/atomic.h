@@ -30,6 +30,9 @@ _Static_assert(ATOMIC_INT_LOCK_FREE == 2 && ATOMIC_LLONG_LOCK_FREE == 2,
 /* A plain word of shared memory whose value is about to be checked: one load, which the compiler may not repeat. */
 #define bri_read_once(object) __atomic_load_n(&(object), __ATOMIC_RELAXED)
 
+/* Its counterpart, for a plain word that others may be looking at. */
+#define bri_write_once(object, value) __atomic_store_n(&(object), (value), __ATOMIC_RELAXED)
+
 static inline void bri_cpu_relax(void)
 {
 #if defined(__x86_64__) || defined(__i386__)

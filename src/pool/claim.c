@@ -68,9 +68,10 @@ static int begin_visit(struct bri_claim *claim, _Atomic bri_offset *offer, uint6
 
     if (job_at == 0)
         return 0;
+    claim->job = NULL;                                 /* the standing job is not listened to any more */
     bri_store_seq_cst(&claim->seat->visiting, job_at); /* J1 */
     if (bri_load_seq_cst(offer) != job_at ||
-        (index != BRI_NO_CHUNK && bri_load_seq_cst(&claim->pool->head) > index)) {
+        (index < BRI_STANDING && bri_load_seq_cst(&claim->pool->head) > index)) {
         bri_store_release(&claim->seat->visiting, UINT64_C(0));
         return 0;
     }
@@ -94,7 +95,7 @@ static void advance_head(struct bri_claim *claim, uint64_t index)
 static void end_visit(struct bri_claim *claim)
 {
     bri_job_complete_if_counted(claim->job);
-    if (claim->index != BRI_NO_CHUNK)
+    if (claim->index < BRI_STANDING)
         advance_head(claim, claim->index);
     claim->job = NULL;
     bri_store_release(&claim->seat->visiting, UINT64_C(0));
@@ -136,6 +137,41 @@ static int try_ring(struct bri_claim *claim)
     return 0;
 }
 
+static void listen(struct bri_claim *claim)
+{
+    claim->is_listening = 1;
+    bri_store_release(&claim->seat->visiting,
+                      bri_offset_of(claim->job) | BRI_VISIT_VALID | BRI_VISIT_LISTEN); /* L1; after J8 */
+}
+
+/* A call is in it?  A claim is made by who is seen not to listen only. */
+static int try_standing(struct bri_claim *claim)
+{
+    _Atomic uint16_t *word = bri_job_chunk(claim->job, 0);
+
+    if (bri_load_seq_cst(word) == BRI_CHUNK_FREE) {
+        bri_store_release(&claim->seat->visiting, bri_offset_of(claim->job) | BRI_VISIT_VALID); /* L2 */
+        claim->is_listening = 0;
+        bri_fault("claim.heard");
+        if (try_chunk(claim, 0))
+            return 1;
+    }
+    if (!claim->is_listening)
+        listen(claim);
+    if (bri_load_acquire(&claim->pool->standing) != bri_offset_of(claim->job))
+        end_visit(claim); /* the owner has given it up */
+    return 0;
+}
+
+/* Before the ring, where what came later waits.  The visit lasts until there is something there. */
+static int begin_listening(struct bri_claim *claim)
+{
+    if (claim->job != NULL || !begin_visit(claim, &claim->pool->standing, BRI_STANDING))
+        return 0;
+    claim->is_listening = 0;
+    return try_standing(claim);
+}
+
 int bri_claim_any(void *argument)
 {
     struct bri_claim *claim = argument;
@@ -143,12 +179,15 @@ int bri_claim_any(void *argument)
 
     if (state >= BRI_POOL_TERMINATING || bri_load_acquire(&claim->seat->verdict) != 0)
         return BRI_LEAVE;
-    if (claim->job != NULL) {
+    if (claim->job != NULL && claim->index == BRI_STANDING) {
+        if (try_standing(claim))
+            return BRI_CLAIMED;
+    } else if (claim->job != NULL) {
         if (try_job(claim))
             return BRI_CLAIMED;
         end_visit(claim);
     }
-    if (try_returns(claim) || try_ring(claim))
+    if (try_returns(claim) || begin_listening(claim) || try_ring(claim))
         return BRI_CLAIMED;
     return state == BRI_POOL_CLOSING && bri_load_acquire(&claim->pool->open_streams) == 0 ? BRI_LEAVE : 0;
 }
@@ -157,12 +196,15 @@ void bri_claim_done(struct bri_claim *claim)
 {
     struct bri_job_shm *job = claim->job;
 
-    bri_store_seq_cst(bri_job_chunk(job, claim->chunk), (uint16_t)BRI_CHUNK_DONE); /* J7 */
-    bri_fault("claim.done");
-    if (job->chunks == 1) {
+    if (job->chunks ==
+        1) { /* whoever looks at the word of a single chunk for its end does so for itself: nothing has to be seen with it */
+        bri_store_release(bri_job_chunk(job, 0), (uint16_t)BRI_CHUNK_DONE); /* J7 */
+        bri_fault("claim.done");
         bri_job_complete_if_counted(job);
         return;
     }
+    bri_store_seq_cst(bri_job_chunk(job, claim->chunk), (uint16_t)BRI_CHUNK_DONE); /* J7 */
+    bri_fault("claim.done");
     _Atomic uint64_t *count = &bri_job_count(job, claim->worker)->word;
     uint64_t done = bri_load_relaxed(count) >> 32;
     bri_store_seq_cst(count, (done + 1) << 32 | (claim->chunk + 1)); /* J8 */

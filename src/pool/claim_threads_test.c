@@ -1,17 +1,22 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A pool whose workers are threads: J1 … J8 of job.h against F1, F2 of pool.h and the death table.  Owners submit, cancel, look and free; workers
- * claim and run, and die at fault points and in items; the keeper of a seat does what a supervisor does for it.  Items, results and counts of
+ * A pool whose workers are threads: J1 … J8 of job.h and L1 … L4 of standing.c against C1 … C6, F1, F2 of pool.h and the death tables.  Owners
+ * submit, cancel, look and free; one of them calls; workers claim and run, and die at fault points and in items; the keeper of a seat does what a supervisor does for it.  Items, results and counts of
  * runs are no atomics, and a job's memory is the next one's: that is what ThreadSanitizer looks at.
  */
 #include "pool/testing.h"
 
+#include <errno.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <string.h>
 
 enum {
     SEATS = 3,
     OWNERS = 2,
     JOBS = 500,
+    CALLS = 3000,
+    PAUSE_EVERY = 50,
     ITEMS_MOST = 60,
     CHUNK_MOST = 5,
     POINTS_MOST = 60,
@@ -39,6 +44,8 @@ static struct owner {
     uint32_t random;
     uint32_t runs[JOBS][ITEMS_MOST];
 } owners[OWNERS];
+
+static atomic_uint calls_made;
 
 /* --- workers --- */
 
@@ -175,6 +182,15 @@ static void give_up_job(struct flight *flight)
     flight->view.job = NULL;
 }
 
+/* Between jobs, so that calls find nothing in the ring. */
+static void wait_for_call(struct flight *flights)
+{
+    for (int i = 0; i < FLIGHTS; i++)
+        end_job(&flights[i]);
+    for (uint32_t made = atomic_load(&calls_made); made < CALLS && atomic_load(&calls_made) == made;)
+        sched_yield();
+}
+
 static void *use_pool(void *argument)
 {
     struct owner *own = argument;
@@ -182,6 +198,8 @@ static void *use_pool(void *argument)
 
     for (uint32_t i = 0; i < JOBS; i++) {
         struct flight *flight = &flights[i % FLIGHTS];
+        if (i % PAUSE_EVERY == 0)
+            wait_for_call(flights);
         end_job(flight);
         submit_job(own, i, flight);
         uint32_t wish = next_random(&own->random) % 8;
@@ -195,11 +213,49 @@ static void *use_pool(void *argument)
     return NULL;
 }
 
+static struct caller {
+    uint32_t runs[CALLS], died;
+} caller;
+
+static void check_call(uint32_t number, int error, uint32_t value)
+{
+    uint32_t runs = caller.runs[number];
+
+    thread_check(runs <= 1);
+    if (error == -EOWNERDEAD)
+        caller.died++;
+    else if (number % FAILS == 0)
+        thread_check(error == -EREMOTEIO && runs == 1);
+    else
+        thread_check(error == 0 && runs == 1 && value == number * 3 + 1);
+}
+
+/* Each one once there is nothing in the ring: before, it would be a job as those above. */
+static void *call_pool(void *argument)
+{
+    struct bri_job_wish wish = {.function = run_item,
+                                .count = 1,
+                                .item_bytes = sizeof(struct item),
+                                .result_bytes = sizeof(uint32_t)};
+
+    for (uint32_t i = 0; i < CALLS; i++) {
+        struct item item = {i, &caller.runs[i]};
+        uint32_t value = 0;
+        wish.items = &item;
+        int error;
+        while ((error = bri_pool_call(pool, &wish, &value)) > 0)
+            sched_yield();
+        check_call(i, error, value);
+        atomic_fetch_add(&calls_made, 1);
+    }
+    return argument;
+}
+
 /* --- the pool --- */
 
 static uint32_t run_threads(void)
 {
-    pthread_t at_seats[SEATS], submitting[OWNERS];
+    pthread_t at_seats[SEATS], submitting[OWNERS], calling;
     struct seat seats[SEATS];
     uint32_t deaths = 0;
 
@@ -211,8 +267,10 @@ static uint32_t run_threads(void)
         owners[i].random = 100 + i;
         assert_int_equal(pthread_create(&submitting[i], NULL, use_pool, &owners[i]), 0);
     }
+    assert_int_equal(pthread_create(&calling, NULL, call_pool, NULL), 0);
     for (int i = 0; i < OWNERS; i++)
         assert_int_equal(pthread_join(submitting[i], NULL), 0);
+    assert_int_equal(pthread_join(calling, NULL), 0);
     bri_pool_advance(pool->shared, BRI_POOL_CLOSING);
     for (int i = 0; i < SEATS; i++) {
         assert_int_equal(pthread_join(at_seats[i], NULL), 0);
@@ -230,6 +288,7 @@ static void each_item_has_one_outcome(void **state)
     uint64_t before = used_blocks();
     make_pool_without_processes(SEATS);
     assert_true(run_threads() >= SEATS);
+    assert_true(caller.died > 0);
     bri_pool_drop(pool);
     assert_true(bri_heap_is_valid());
     assert_int_equal(used_blocks(), before);

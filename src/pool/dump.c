@@ -43,6 +43,16 @@ static void dump_job(struct bri_pool_shm *shared, uint64_t index, int fd)
             (unsigned long long)job->chunk_items, bri_job_is_complete(job) ? ", complete" : "");
 }
 
+/* Of the standing job, likewise. */
+static void dump_calls(struct bri_pool_shm *shared, int fd)
+{
+    struct bri_job_shm *job = bri_heap_find(bri_load_acquire(&shared->standing), BRI_KIND_JOB, sizeof *job);
+
+    if (job != NULL)
+        dprintf(fd, "  %llu calls in the standing job%s\n", (unsigned long long)bri_load_acquire(&job->round),
+                bri_job_is_complete(job) ? "" : ", one of them under way");
+}
+
 int brood_pool_dump(brood_pool *pool, int fd)
 {
     if (pool == NULL)
@@ -65,5 +75,6 @@ int brood_pool_dump(brood_pool *pool, int fd)
         dump_seat(shared, i, fd);
     for (uint64_t index = head; index < tail && index < head + 16; index++)
         dump_job(shared, index, fd);
+    dump_calls(shared, fd);
     return 0;
 }

@@ -26,7 +26,7 @@ static int find_job(bri_offset job_at, struct bri_job_view *ret_view)
 static int begin_look(struct bri_pool_shm *pool, const _Atomic uint64_t *entry, struct bri_job_view *ret_view)
 {
     uint64_t word = bri_load_acquire(entry);
-    bri_offset job_at = word & ~BRI_VISIT_VALID;
+    bri_offset job_at = bri_visit_job(word);
 
     if (job_at == 0)
         return 0;
@@ -40,6 +40,17 @@ static int begin_look(struct bri_pool_shm *pool, const _Atomic uint64_t *entry, 
 static void end_look(struct bri_pool_shm *pool)
 {
     bri_store_release(&pool->looking, (bri_offset)0);
+}
+
+int bri_enforce_has_call(struct bri_pool_shm *pool)
+{
+    struct bri_job_view view;
+
+    if (!begin_look(pool, &pool->standing, &view))
+        return 0;
+    int is_free = view.chunks == 1 && bri_load_acquire(&view.table[0]) == BRI_CHUNK_FREE;
+    end_look(pool);
+    return is_free;
 }
 
 /* --- deadlines of jobs --- */
@@ -115,7 +126,8 @@ static int is_in_stopped_job(struct bri_pool_shm *pool, struct bri_seat_shm *sea
     struct bri_job_view view;
     if (!begin_look(pool, &seat->visiting, &view))
         return 0;
-    int is_new = seat->looked_at != bri_offset_of(view.job) || seat->looked_at_number != view.job->number;
+    int is_new = seat->looked_at != bri_offset_of(view.job) ||
+                 seat->looked_at_number != bri_read_once(view.job->number);
     int is_stopped = is_new && bri_job_is_stopped(view.job);
     end_look(pool);
     return is_stopped;
@@ -128,7 +140,7 @@ static enum bri_verdict judge(struct bri_pool_shm *pool, uint32_t index, int64_t
     uint64_t visiting = bri_load_acquire(&seat->visiting);
     struct bri_job_view view;
 
-    if (!(visiting & BRI_VISIT_VALID) || !find_job(visiting & ~BRI_VISIT_VALID, &view))
+    if (!(visiting & BRI_VISIT_VALID) || !find_job(bri_visit_job(visiting), &view))
         return BRI_VERDICT_NONE;
     struct bri_job_shm *job = view.job;
     if (is_past_its_time(seat, now))
@@ -139,7 +151,7 @@ static enum bri_verdict judge(struct bri_pool_shm *pool, uint32_t index, int64_t
         return bri_load_acquire(&job->cancel) == BRI_CANCEL_TIME ? BRI_VERDICT_CALL_TIME
                                                                  : BRI_VERDICT_CANCELLED;
     seat->looked_at = bri_offset_of(job);
-    seat->looked_at_number = job->number;
+    seat->looked_at_number = bri_read_once(job->number);
     return BRI_VERDICT_NONE;
 }
 

@@ -71,6 +71,9 @@ static inline int bri_enforce_is_asleep_at(struct bri_pool_shm *pool, int64_t en
 /* The owner's B1 and B2 for a job's deadline: true when the supervisor is to be rung. */
 int bri_enforce_set_alarm(struct bri_pool_shm *pool, int64_t deadline);
 
+/* Is there a call in the standing job that nobody has claimed?  By the supervisor. */
+int bri_enforce_has_call(struct bri_pool_shm *pool);
+
 /* The outcome of an item that was ended for that reason; pid, signal and exit code are there already. */
 void bri_verdict_tell(enum bri_verdict verdict, const struct bri_job_shm *job, uint64_t item,
                       brood_outcome *outcome);

@@ -286,7 +286,7 @@ static void mourn_worker(struct bri_pool_shm *pool, uint32_t index, bri_name dea
 {
     struct bri_seat_shm *seat = bri_pool_seat(pool, index);
     uint64_t visiting = bri_load_acquire(&seat->visiting);
-    struct bri_job_shm *job = bri_heap_find(visiting & ~BRI_VISIT_VALID, BRI_KIND_JOB, sizeof *job);
+    struct bri_job_shm *job = bri_heap_find(bri_visit_job(visiting), BRI_KIND_JOB, sizeof *job);
     struct loss loss = {.pool = pool, .seat = seat, .job = job, .worker = index, .dead = dead};
 
     if ((visiting & BRI_VISIT_VALID) && job != NULL && bri_job_read(job, &loss.view))

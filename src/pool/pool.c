@@ -116,7 +116,7 @@ void bri_pool_hold(brood_pool *pool)
 
 static void free_limbo(brood_pool *pool)
 {
-    for (size_t i = 0; i < pool->limbo_count; i++)
+    for (size_t i = 0; i < bri_load_relaxed(&pool->limbo_count); i++)
         bri_job_free(&pool->limbo[i].view);
     free(pool->limbo);
 }
@@ -129,12 +129,24 @@ static void free_spare(_Atomic bri_offset *spare)
         bri_heap_free(memory);
 }
 
-/* The last one out: no worker is left by then, since destroy is among those who dropped. */
-void bri_pool_drop(brood_pool *pool)
+int bri_pool_hold_standing(brood_pool *pool)
 {
-    if (bri_add_acq_rel(&pool->references, UINT32_MAX) != 1)
+    uint32_t seen = bri_load_relaxed(&pool->references);
+
+    do
+        if (seen & BRI_HOLD_STANDING)
+            return 0;
+    while (!bri_cas_acq_rel(&pool->references, &seen, seen + (BRI_HOLD_STANDING | 1)));
+    return 1;
+}
+
+/* The last one out: no worker is left by then, since destroy is among those who dropped. */
+static void drop(brood_pool *pool, uint32_t hold)
+{
+    if (bri_add_acq_rel(&pool->references, -hold) != hold)
         return;
     free_limbo(pool);
+    bri_standing_free(pool);
     for (uint32_t i = 0; i < pool->options.workers; i++) {
         free_spare(&bri_pool_seat(pool->shared, i)->spare_failure);
         free_spare(&bri_pool_seat(pool->shared, i)->spare_resume);
@@ -143,6 +155,16 @@ void bri_pool_drop(brood_pool *pool)
     pthread_mutex_destroy(&pool->lock);
     free(pool->modules.ranges);
     free(pool);
+}
+
+void bri_pool_drop(brood_pool *pool)
+{
+    drop(pool, 1);
+}
+
+void bri_pool_drop_standing(brood_pool *pool)
+{
+    drop(pool, BRI_HOLD_STANDING | 1);
 }
 
 /* --- states --- */

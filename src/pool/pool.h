@@ -20,6 +20,8 @@
  * Either the worker sees the entry gone (or head beyond it), or the owner sees the visit (both sequentially consistent).
  * Limbo is the owner's own: it looks there when it offers or frees a job, in its waits, and before its own allocations fail.
  *
+ * The standing job (standing.c) is in no ring: `standing` is its entry, F1 makes that 0.  Workers visit it while they have nothing else to do.
+ *
  * Other looks at jobs are visits too, with a word of their own for `visiting`, and the entry in question for the ring's: `looking`, the
  * supervisor's (deadlines, cancels); `replacing`, the undertaker's (is that job on the list of returns complete?).
  *
@@ -36,10 +38,11 @@
  *
  * Damage (arena.h).  Owner and supervisor have their own copies of what they alone write: how many workers there are, who the supervisor is,
  * tail, the workers' pids and names, options.  Nobody reads where seats, returns and ring lie: they follow each other.  What is shared by nature
- * (states, visits, chunks, counts) may be written over so that a job never completes.  Its owner sees that in its waits: no seat visits the job, and it
- * is neither in the ring nor among the returns with a FREE chunk.  In a pool that is whole this lasts for no moment: a worker visits until it has
- * looked whether the job is complete, and the undertaker puts a job among the returns before it ends the dead one's visit.  Seen in three slices in
- * a row, or with a head that is not within the ring's length of tail, the pool is broken: DAMAGE, -ENOTRECOVERABLE.
+ * (states, visits, chunks, counts) may be written over so that a job never completes.  Its owner sees that in its waits: no seat visits the job (to
+ * listen is not enough), and it is neither in the ring, or standing, nor among the returns with a FREE chunk.  In a pool that is whole this lasts
+ * for no moment: a worker visits until it has looked whether the job is complete, and the undertaker puts a job among the returns before it ends
+ * the dead one's visit.  Seen in three slices in a row, or with a head that is not within the ring's length of tail, the pool is broken: DAMAGE,
+ * -ENOTRECOVERABLE.
  */
 #ifndef BRI_POOL_H
 #define BRI_POOL_H
@@ -69,10 +72,13 @@ enum bri_pool_reason {
     BRI_REASON_DAMAGE
 };
 
-#define BRI_RING        (UINT64_C(1) << 16)
-#define BRI_VISIT_VALID UINT64_C(1) /* block offsets are multiples of 64 */
-#define BRI_RETURNS     1024u       /* jobs that have lost a worker and are not complete, at once */
-enum {                              /* exit codes between worker and supervisor */
+#define BRI_RING (UINT64_C(1) << 16)
+/* In a seat's `visiting`; block offsets are multiples of 64. */
+#define BRI_VISIT_VALID  UINT64_C(1)
+#define BRI_VISIT_LISTEN UINT64_C(2) /* of the standing job, in which it has claimed nothing */
+#define BRI_VISIT_FLAGS  UINT64_C(3)
+#define BRI_RETURNS      1024u /* jobs that have lost a worker and are not complete, at once */
+enum {                         /* exit codes between worker and supervisor */
        BRI_INITIALIZER_FAILED = 120,
        BRI_CONDEMNED = 122, /* it has ended the item that it was told to, and so itself */
 };
@@ -132,6 +138,7 @@ struct bri_pool_shm {
     _Atomic uint32_t finished; /* event: signalled when a job is complete */
     _Alignas(BRI_CACHE_LINE) _Atomic uint64_t tail;
     _Alignas(BRI_CACHE_LINE) _Atomic uint64_t again;   /* the undertaker */
+    _Atomic bri_offset standing;                       /* the owner's standing job, or 0: see standing.c */
     _Alignas(BRI_CACHE_LINE) _Atomic int64_t wakes_at; /* the supervisor sleeps until then; see enforce.h */
     _Atomic int64_t
         alarm_at; /* a job's deadline comes no earlier: CAS, downward by the owner, anew by the supervisor */
@@ -168,10 +175,22 @@ static inline enum bri_pool_state bri_pool_state_of(struct bri_pool_shm *pool)
 /* Forward only; signals everybody.  True when this call moved it. */
 int bri_pool_advance(struct bri_pool_shm *pool, enum bri_pool_state to);
 
+static inline bri_offset bri_visit_job(uint64_t visiting)
+{
+    return visiting & ~BRI_VISIT_FLAGS;
+}
+
 /* A job that its handle has given up. */
 struct bri_limbo {
     struct bri_job_view view;
     uint64_t index;
+};
+
+/* The standing job, as its owner knows it: of the thread that holds the pool with BRI_HOLD_STANDING. */
+struct bri_standing {
+    struct bri_job_view view; /* job NULL: there is none yet */
+    brood_function *function; /* as they stand in it */
+    size_t item_bytes;
 };
 
 /* A worker as its supervisor knows it; pid 0: there is none. */
@@ -192,7 +211,7 @@ struct brood_pool {
     _Atomic uint32_t
         wanted; /* enum bri_pool_state that the owner has asked for: should the shared word be damaged, it asks again */
     struct bri_post *posts;      /* the supervisor's, one per worker */
-    _Atomic uint32_t references; /* the handle, results, streams */
+    _Atomic uint32_t references; /* the handle, results, streams; and BRI_HOLD_STANDING */
     _Atomic uint32_t is_destroyed;
     pthread_mutex_t lock;         /* threads of the owner: submitting, limbo, restarting the supervisor */
     int supervisor_fd;            /* pidfd of the supervisor */
@@ -200,6 +219,7 @@ struct brood_pool {
     uint32_t supervisor_restarts, failed_starts; /* those that ended before they had begun, in a row */
     _Atomic uint32_t vain_looks,
         unlooked; /* by submissions, for a worker that takes the chunk: is_taken_soon.  A hint */
+    struct bri_standing standing;
     _Atomic int64_t look_after_at; /* polling asks after the supervisor from then on */
     struct bri_modules modules;    /* where functions may lie */
     brood_pool_options options;
@@ -207,8 +227,9 @@ struct brood_pool {
     uint64_t
         code_shift; /* in a process that was exec'd: where functions lie, minus where they lie in the owner */
     sigset_t mask;  /* the workers' */
-    struct bri_limbo *limbo; /* to be freed once they are complete and nobody visits them */
-    size_t limbo_count, limbo_room, limbo_next;
+    struct bri_limbo *limbo;    /* to be freed once they are complete and nobody visits them */
+    _Atomic size_t limbo_count; /* with `lock`; others look whether it is 0 */
+    size_t limbo_room, limbo_next;
     brood_pool *next; /* list of live handles */
 };
 
@@ -222,6 +243,11 @@ int bri_pool_check(const brood_pool *pool);
 int bri_pool_is_handle(const brood_pool *pool);
 void bri_pool_hold(brood_pool *pool);
 void bri_pool_drop(brood_pool *pool);
+
+/* The same, and has the standing job for itself; 0: another thread has it. */
+#define BRI_HOLD_STANDING (1u << 31)
+int bri_pool_hold_standing(brood_pool *pool);
+void bri_pool_drop_standing(brood_pool *pool);
 
 /* The pool can get no further: ENDED, BROKEN with no worker left.  Also starts a new supervisor when the old one has died.  For conditions. */
 int bri_pool_is_over(brood_pool *pool);
@@ -238,8 +264,20 @@ void bri_pool_look_after_at_times(brood_pool *pool);
 /* Why nothing goes on, as errno with the sentence: -ESHUTDOWN, -ENOTRECOVERABLE, -ECANCELED; 0: it runs.  */
 int bri_pool_trouble(brood_pool *pool, int for_submission);
 
+/* One item, few bytes, no options: runs it in the standing job, and copies its result.  What brood_pool_apply returns, or 1: nothing was done, it
+ * takes a job of its own. */
+int bri_pool_call(brood_pool *pool, const struct bri_job_wish *wish, void *result);
+
+/* When the pool goes. */
+void bri_standing_free(brood_pool *pool);
+
+/* A single chunk was offered, and is awaited or somebody sleeps: will a worker that is awake take it, so that none has to be woken?  Waits some
+ * microseconds for that. */
+int bri_pool_is_taken_soon(brood_pool *pool, struct bri_job_view *view);
+
 /* Offers the job to the workers, and leaves it to the caller to wake one; the pool keeps it until bri_pool_take_back.  -ESHUTDOWN,
  * -ENOTRECOVERABLE. */
+#define BRI_STANDING (UINT64_MAX - 1) /* the index of the standing job */
 int bri_pool_offer(brood_pool *pool, const struct bri_job_view *view, uint64_t *ret_index);
 void bri_pool_take_back(brood_pool *pool, const struct bri_job_view *view, uint64_t index);
 
@@ -251,6 +289,7 @@ void bri_pool_declare_damaged(brood_pool *pool);
 
 /* Frees the jobs that were given up and that nobody claims in any more. */
 void bri_pool_sweep(brood_pool *pool);
+void bri_pool_sweep_some(brood_pool *pool);
 void bri_pool_sweep_unless_busy(brood_pool *pool);
 
 /* The pool may be given jobs of this function: 0, or the error of a submitting function. */
@@ -286,7 +325,8 @@ struct bri_claim {
     uint32_t worker;
     struct bri_job_shm *job; /* the job being visited, or NULL */
     uint64_t chunk;          /* the chunk claimed */
-    uint64_t index;          /* where the visit is: of the ring */
+    uint64_t index;          /* where the visit is: of the ring; BRI_STANDING; BRI_NO_CHUNK: of the returns */
+    int is_listening;        /* the visit is of the standing job, and says so */
     uint64_t own_next;       /* next chunk of the own share to try */
     uint64_t own_end;        /* behind the own share */
     uint32_t victim;         /* whose share is being taken from */

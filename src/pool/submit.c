@@ -15,14 +15,7 @@
 #include "pool/result.h"
 #include "sync/event.h"
 
-enum {
-    SLICE_MS = 100,
-    LIMBO_STEP = 64,
-    LIMBO_LOOKS = 2,
-    JOB_NUMBER_BITS = 22,
-    RETRIES_MAX = 1000,
-    UNLOOKED_MOST = 15
-};
+enum { SLICE_MS = 100, LIMBO_STEP = 64, LIMBO_LOOKS = 2, RETRIES_MAX = 1000, UNLOOKED_MOST = 15 };
 
 /* --- offer and take back --- */
 
@@ -77,7 +70,8 @@ int bri_pool_offer(brood_pool *pool, const struct bri_job_view *view, uint64_t *
             pool, !(view->flags & BRI_JOB_STREAM)); /* an imap that began before the close goes on */
     if (error == 0) {
         uint64_t tail = pool->tail++;
-        job->number = (uint32_t)((tail + 1) & ((1u << JOB_NUMBER_BITS) - 1));
+        job->number = (uint32_t)((tail + 1) &
+                                 ((1u << (BRI_JOB_NUMBER_BITS - 1)) - 1)); /* the others are standing jobs' */
         job->sequence = tail;
         if (view->timeout_ms != 0)
             job->deadline = deadline = bri_after_ns(view->timeout_ms * BRI_NS_PER_MS);
@@ -106,11 +100,9 @@ static int somebody_is_awake(brood_pool *pool)
     return 0;
 }
 
-static int is_claimed(void *argument)
+static int is_complete(void *argument)
 {
-    const struct bri_job_view *view = argument;
-
-    return bri_load_relaxed(&view->table[0]) != BRI_CHUNK_FREE;
+    return bri_view_is_complete(argument);
 }
 
 /* Submissions that looked in vain are followed by ever more that do not look. */
@@ -135,37 +127,42 @@ static void note_look(brood_pool *pool, int is_taken)
 }
 
 /* A worker that is awake takes a single chunk at once, and then nobody has to be woken, which would cost more than the call.  Whether one is awake,
- * and with nothing else to do, is a guess; when nobody has come within some microseconds, one is woken after all.  Who is going to wait for the
- * chunk looks also when nobody would have to be woken: to look at the job's state instead would hold up the worker, who reads the line. */
-static int is_taken_soon(brood_pool *pool, struct bri_job_view *view, int is_awaited)
+ * and with nothing else to do, is a guess; when nobody has come within some microseconds, one is woken after all.  To look at the chunk's word all
+ * the time would hold up the worker, who writes there. */
+int bri_pool_is_taken_soon(brood_pool *pool, struct bri_job_view *view)
 {
-    if (view->chunks != 1 || !(is_awaited || bri_event_has_waiters(&pool->shared->work)) ||
-        !somebody_is_awake(pool) || !may_look(pool))
+    if (!somebody_is_awake(pool) || !may_look(pool))
         return 0;
-    int is_taken = bri_look(is_claimed, view);
+    int is_taken = bri_look(is_complete, view) || bri_load_relaxed(&view->table[0]) != BRI_CHUNK_FREE;
     note_look(pool, is_taken);
     return is_taken;
 }
 
-static int is_visited_by_worker(brood_pool *pool, bri_offset job_at)
+/* Also by those who only listen? */
+static int is_visited_by_worker(brood_pool *pool, bri_offset job_at, uint64_t listening)
 {
-    for (uint32_t i = 0; i < pool->options.workers; i++)
-        if ((bri_load_seq_cst(&bri_pool_seat(pool->shared, i)->visiting) & ~BRI_VISIT_VALID) == job_at)
+    for (uint32_t i = 0; i < pool->options.workers; i++) {
+        uint64_t visiting = bri_load_seq_cst(&bri_pool_seat(pool->shared, i)->visiting);
+        if (bri_visit_job(visiting) == job_at && (visiting & BRI_VISIT_LISTEN & ~listening) == 0)
             return 1;
+    }
     return bri_load_seq_cst(&pool->shared->replacing) == job_at;
 }
 
 static int is_visited(brood_pool *pool, bri_offset job_at)
 {
-    return is_visited_by_worker(pool, job_at) || (bri_load_seq_cst(&pool->shared->looking) == job_at &&
-                                                  bri_pool_state_of(pool->shared) < BRI_POOL_BROKEN);
+    return is_visited_by_worker(pool, job_at, BRI_VISIT_LISTEN) ||
+           (bri_load_seq_cst(&pool->shared->looking) == job_at &&
+            bri_pool_state_of(pool->shared) < BRI_POOL_BROKEN);
 }
 
 static void withdraw(struct bri_pool_shm *shared, struct bri_job_shm *job, uint64_t index)
 {
     bri_offset job_at = bri_offset_of(job), expected = job_at;
 
-    if (index >= bri_load_seq_cst(&shared->head)) /* F1 */
+    if (index == BRI_STANDING) /* F1 */
+        bri_cas_seq_cst(&shared->standing, &expected, (bri_offset)0);
+    else if (index >= bri_load_seq_cst(&shared->head))
         bri_cas_seq_cst(bri_pool_ring(shared, index), &expected, (bri_offset)0);
     if (bri_load_acquire(&shared->again) == 0) /* nothing has ever been on the list of returns */
         return;
@@ -181,7 +178,7 @@ static int try_to_free(brood_pool *pool, const struct bri_limbo *given_up)
 {
     struct bri_job_shm *job = given_up->view.job;
 
-    if (!bri_job_is_complete(job) && bri_pool_state_of(pool->shared) < BRI_POOL_BROKEN)
+    if (!bri_view_is_complete(&given_up->view) && bri_pool_state_of(pool->shared) < BRI_POOL_BROKEN)
         return 0;
     withdraw(pool->shared, job, given_up->index);
     bri_fault("pool.withdrawn");
@@ -192,14 +189,19 @@ static int try_to_free(brood_pool *pool, const struct bri_limbo *given_up)
     return 1;
 }
 
+static size_t in_limbo(const brood_pool *pool)
+{
+    return bri_load_relaxed(&pool->limbo_count);
+}
+
 static void sweep_limbo(brood_pool *pool)
 {
     size_t kept = 0;
 
-    for (size_t i = 0; i < pool->limbo_count; i++)
+    for (size_t i = 0; i < in_limbo(pool); i++)
         if (!try_to_free(pool, &pool->limbo[i]))
             pool->limbo[kept++] = pool->limbo[i];
-    pool->limbo_count = kept;
+    bri_store_relaxed(&pool->limbo_count, kept);
 }
 
 void bri_pool_sweep(brood_pool *pool)
@@ -220,26 +222,42 @@ void bri_pool_sweep_unless_busy(brood_pool *pool)
 /* So that large jobs do not stay until limbo is full, and that many that wait there cost a constant each time. */
 static void sweep_some(brood_pool *pool)
 {
-    for (int i = 0; i < LIMBO_LOOKS && pool->limbo_count > 0; i++) {
-        size_t at = pool->limbo_next++ % pool->limbo_count;
-        if (try_to_free(pool, &pool->limbo[at]))
-            pool->limbo[at] = pool->limbo[--pool->limbo_count];
+    for (int i = 0; i < LIMBO_LOOKS && in_limbo(pool) > 0; i++) {
+        size_t at = pool->limbo_next++ % in_limbo(pool), last = in_limbo(pool) - 1;
+        if (!try_to_free(pool, &pool->limbo[at]))
+            continue;
+        pool->limbo[at] = pool->limbo[last];
+        bri_store_relaxed(&pool->limbo_count, last);
     }
+}
+
+void bri_pool_sweep_some(brood_pool *pool)
+{
+    if (in_limbo(pool) == 0)
+        return;
+    bri_thread_lock(&pool->lock);
+    sweep_some(pool);
+    pthread_mutex_unlock(&pool->lock);
 }
 
 static void put_in_limbo(brood_pool *pool, const struct bri_limbo *given_up)
 {
-    if (pool->limbo_count == pool->limbo_room)
+    size_t count = in_limbo(pool);
+
+    if (count == pool->limbo_room) {
         sweep_limbo(pool);
-    if (pool->limbo_count == pool->limbo_room) {
-        size_t room = pool->limbo_count * 2 + LIMBO_STEP;
+        count = in_limbo(pool);
+    }
+    if (count == pool->limbo_room) {
+        size_t room = count * 2 + LIMBO_STEP;
         struct bri_limbo *grown = realloc(pool->limbo, room * sizeof *grown);
         if (grown == NULL)
             return; /* the job stays in the arena until the pool's owner ends: nothing else can be done without memory */
         pool->limbo = grown;
         pool->limbo_room = room;
     }
-    pool->limbo[pool->limbo_count++] = *given_up;
+    pool->limbo[count] = *given_up;
+    bri_store_relaxed(&pool->limbo_count, count + 1);
 }
 
 void bri_pool_take_back(brood_pool *pool, const struct bri_job_view *view, uint64_t index)
@@ -284,20 +302,29 @@ static void offer_anew(brood_pool *pool)
     bri_event_signal(&pool->shared->work, INT_MAX);
 }
 
+static int is_offered(struct bri_pool_shm *shared, const struct bri_job_view *view, uint64_t index)
+{
+    bri_offset job_at = bri_offset_of(view->job);
+
+    if (index == BRI_STANDING)
+        return bri_load_acquire(&shared->standing) == job_at && has_free_chunk(view);
+    return bri_load_seq_cst(&shared->head) <= index &&
+           bri_load_acquire(bri_pool_ring(shared, index)) == job_at;
+}
+
 int bri_pool_has_lost(brood_pool *pool, const struct bri_job_view *view, uint64_t index)
 {
     struct bri_pool_shm *shared = pool->shared;
     bri_offset job_at = bri_offset_of(view->job);
 
-    if (is_visited_by_worker(pool, job_at))
+    if (is_visited_by_worker(pool, job_at, 0))
         return 0;
     pthread_mutex_lock(&pool->lock); /* nobody offers: tail stands */
-    int is_in_ring =
-        bri_load_seq_cst(&shared->head) <= index && bri_load_acquire(bri_pool_ring(shared, index)) == job_at;
-    if (is_in_ring)
+    int is_there = is_offered(shared, view, index);
+    if (is_there)
         offer_anew(pool);
     pthread_mutex_unlock(&pool->lock);
-    return !is_in_ring && !(is_among_returns(shared, job_at) && has_free_chunk(view));
+    return !is_there && !(is_among_returns(shared, job_at) && has_free_chunk(view));
 }
 
 /* --- public --- */
@@ -370,7 +397,8 @@ static int submit_for(brood_result *result, struct bri_job_wish *wish)
         bri_job_free(&view);
         return error;
     }
-    if (!is_taken_soon(pool, &view, wish->is_awaited))
+    if (view.chunks != 1 || !(wish->is_awaited || bri_event_has_waiters(&pool->shared->work)) ||
+        !bri_pool_is_taken_soon(pool, &view))
         wake_workers(pool, view.chunks);
     bri_trace("owner: job %u of %llu items in %llu chunks", view.job->number, (unsigned long long)view.count,
               (unsigned long long)view.chunks);
@@ -451,6 +479,8 @@ int brood_pool_map(brood_pool *pool, brood_function *function, const void *items
         wish.results = results;
     int error = take_map(pool, &wish, options);
     if (error < 0)
+        return error;
+    if (count == 1 && options == NULL && (error = bri_pool_call(pool, &wish, results)) <= 0)
         return error;
     wish.is_awaited = 1;
     bri_result_init(&result, pool);

@@ -210,7 +210,7 @@ static int is_hopeless(struct supervisor *supervisor, struct bri_seat_shm *seat,
 static int has_offers(struct bri_pool_shm *shared)
 {
     return bri_load_acquire(&shared->tail) != bri_load_acquire(&shared->head) ||
-           bri_load_acquire(&shared->open_streams) != 0;
+           bri_enforce_has_call(shared) || bri_load_acquire(&shared->open_streams) != 0;
 }
 
 static int all_are_closed(const struct supervisor *supervisor)

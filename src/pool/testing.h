@@ -14,6 +14,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "arena/roster.h"
 #include "arena/undertaker.h"
@@ -39,6 +40,9 @@ static inline void make_pool_without_processes(uint32_t workers)
     assert_non_null(pool);
     pool->options.workers = workers;
     pool->references = 1;
+    pool->owner = bri_self();
+    pool->supervisor = bri_self(); /* which is alive */
+    pool->supervisor_pid = getpid();
     pool->supervisor_fd = -1;
     pthread_mutex_init(&pool->lock, NULL);
     assert_int_equal(bri_pool_make_shared(pool), 0);

@@ -483,7 +483,7 @@ _Noreturn void bri_worker_main(brood_pool *pool, uint32_t index)
         bri_claim_done(&claim);
         done += items;
         bri_store_relaxed(&seat->items, bri_load_relaxed(&seat->items) + items);
-        bri_trace("worker %u: job %u chunk %llu done", index, claim.job->number,
+        bri_trace("worker %u: job %u chunk %llu done", index, bri_read_once(claim.job->number),
                   (unsigned long long)claim.chunk);
         if ((shared->tasks_per_worker != 0 && done >= shared->tasks_per_worker) ||
             bri_limits_are_used_up(&claim.limits))

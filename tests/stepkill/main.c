@@ -14,13 +14,14 @@ extern const struct stepkill_scenario stepkill_bulk[];
 extern const struct stepkill_scenario stepkill_locks[];
 extern const struct stepkill_scenario stepkill_pool[];
 extern const struct stepkill_scenario stepkill_pool_ends[];
+extern const struct stepkill_scenario stepkill_pool_calls[];
 extern const struct stepkill_scenario stepkill_process[];
 extern const struct stepkill_scenario stepkill_queue[];
 extern const struct stepkill_scenario stepkill_waits[];
 
 static const struct stepkill_scenario *const scenarios[] = {
-    stepkill_selftest, stepkill_heap,    stepkill_bulk, stepkill_locks,     stepkill_waits,
-    stepkill_queue,    stepkill_process, stepkill_pool, stepkill_pool_ends, NULL,
+    stepkill_selftest, stepkill_heap, stepkill_bulk,      stepkill_locks,      stepkill_waits, stepkill_queue,
+    stepkill_process,  stepkill_pool, stepkill_pool_ends, stepkill_pool_calls, NULL,
 };
 
 static const char help[] =
