@@ -283,7 +283,7 @@ static void make_a_job_larger(void *unused)
     (void)unused;
     child_check(brood_result_wait(result, BROOD_FOREVER) == 0);
     job->count = job->chunks = job->chunk_items = job->result_bytes = UINT64_C(1) << 39;
-    job->table_at = job->results_at = job->counts_at = 64;
+    job->table_at = job->results_at = 64;
     child_check(brood_result_count(result) == 1);
     child_check(brood_result_get(result, &value, sizeof value, BROOD_FOREVER) == -EREMOTEIO);
     child_check(brood_result_cancel_running(result) == 0);
@@ -312,7 +312,7 @@ static void take_a_job_out_of_the_ring(void *unused)
 static pid_t damage_next_call(brood_pool *pool, uint16_t word, bri_offset standing)
 {
     pid_t worker = brood_pool_worker_pid(pool, 0), pid;
-    struct bri_job_shm *job = pool->standing.view.job;
+    struct bri_job_shm *job = pool->standing.job;
 
     kill(worker, SIGSTOP);
     if ((pid = fork()) != 0)

@@ -150,7 +150,6 @@ static void fill(const struct bri_job_view *view, const struct bri_job_wish *wis
     job->chunks = view->chunks;
     job->item_bytes = wish->item_bytes;
     job->result_bytes = view->result_bytes;
-    job->counts_at = base + layout->counts;
     job->table_at = base + layout->table;
     job->replies_at = bri_offset_of(view->replies);
     job->items_at = base + layout->items;
@@ -229,8 +228,7 @@ int bri_job_read(struct bri_job_shm *job, struct bri_job_view *ret_view)
         return 0;
     view.table = find_part(bri_read_once(job->table_at), view.chunks, sizeof *view.table, sizeof *view.table,
                            &is_whole);
-    view.counts =
-        find_part(bri_read_once(job->counts_at), counts, sizeof *view.counts, BRI_CACHE_LINE, &is_whole);
+    view.counts = find_part(bri_offset_of(job + 1), counts, sizeof *view.counts, BRI_CACHE_LINE, &is_whole);
     view.replies = find_part(bri_read_once(job->replies_at), replies, sizeof *view.replies,
                              sizeof *view.replies, &is_whole);
     view.results = find_part(bri_read_once(job->results_at), view.count, view.result_bytes, 1, &is_whole);
@@ -335,7 +333,7 @@ static int is_counted(struct bri_job_shm *job)
     }
     uint32_t workers = bri_read_once(job->workers);
     struct bri_count_shm *counts =
-        bri_at_checked(bri_read_once(job->counts_at), workers * sizeof *counts, BRI_CACHE_LINE);
+        bri_at_checked(bri_offset_of(job + 1), workers * sizeof *counts, BRI_CACHE_LINE);
     for (uint32_t worker = 0; counts != NULL && worker < workers; worker++)
         done += bri_load_seq_cst(&counts[worker].word) >> 32;
     return done == chunks;

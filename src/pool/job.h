@@ -83,7 +83,7 @@ enum {                     /* flags */
 #define BRI_CHUNKS_MAX (UINT64_C(1) << 31)
 #define BRI_ITEMS_MAX  (UINT64_C(1) << 40)
 enum { BRI_WORKERS_MAX = 1024, BRI_JOB_NUMBER_BITS = 22 };
-enum { BRI_SMALL_ITEMS = 32, BRI_SMALL_RESULTS = 48 }; /* bytes that lie in the job itself */
+enum { BRI_SMALL_ITEMS = 32, BRI_SMALL_RESULTS = 32 }; /* bytes that lie in the job itself */
 
 struct bri_span_shm {
     uint64_t offset; /* from items_at */
@@ -97,37 +97,41 @@ struct bri_count_shm {
 
 /* field – writer – readers: all but the atomics are the owner's before the job is offered, then nobody's */
 struct bri_job_shm {
+    /* what differs in each call of a standing job, and the worker needs to learn */
     _Alignas(BRI_CACHE_LINE) _Atomic uint64_t round; /* 1; of a standing job: which call it is */
-    uint64_t sequence;                               /* in the order of submission, from 0 */
+    uint64_t function;                               /* same image after fork: its address */
+    uint64_t item_bytes;
     uint32_t number;       /* of the job, modulo 2^22: the upper bits of progress words */
     _Atomic uint16_t word; /* the table, when there is one chunk */
     _Alignas(16) char small_items[BRI_SMALL_ITEMS];
+    /* its end: what the owner waits for */
     _Alignas(BRI_CACHE_LINE) _Atomic uint64_t
         ended;              /* the last round that is complete: whoever counts its last chunk, by CAS */
     _Atomic uint32_t event; /* signalled when complete */
-    _Alignas(16) char small_results[BRI_SMALL_RESULTS];
-    _Alignas(BRI_CACHE_LINE) _Atomic uint32_t cancel; /* enum bri_job_cancel; owner, supervisor */
-    uint32_t flags;
-    uint32_t retries;         /* of an item whose worker died */
-    uint32_t timeout_ms;      /* of the whole: for the sentence */
-    uint32_t item_timeout_ms; /* 0: none */
-    int64_t deadline;         /* of the whole; BROOD_FOREVER: none */
-    uint32_t workers;         /* of the pool: shares */
-    uint64_t function;        /* same image after fork: its address */
-    uint64_t count, chunk_items, chunks;
-    uint64_t item_bytes, result_bytes;
-    bri_offset counts_at, table_at, replies_at, items_at, results_at;
-    uint64_t first_index; /* what users call item 0: a stream's items are jobs of their own */
-    bri_offset notify;    /* of the event word that is signalled too: the pool's `finished` */
-    _Atomic bri_offset
-        failures; /* list of BRI_KIND_FAILURE blocks: push by CAS, never popped while the job lives */
-    _Atomic bri_offset resumes; /* likewise, by the undertaker */
+    uint32_t timeout_ms;    /* of the whole: for the sentence */
+    bri_offset notify;      /* of the event word that is signalled too: the pool's `finished` */
     _Atomic bri_offset
         bell; /* a BRI_KIND_DATA block with a bri_bell_shm, once the owner has asked for a descriptor */
+    _Alignas(16) char small_results[BRI_SMALL_RESULTS];
+    /* the rest */
+    _Alignas(BRI_CACHE_LINE) _Atomic uint32_t cancel; /* enum bri_job_cancel; owner, supervisor */
+    uint32_t flags;
+    uint32_t retries;           /* of an item whose worker died */
+    uint32_t item_timeout_ms;   /* 0: none */
+    uint32_t workers;           /* of the pool: shares */
+    _Atomic bri_offset resumes; /* as failures, by the undertaker */
+    uint64_t count, chunk_items, chunks, result_bytes;
+    bri_offset table_at, replies_at, items_at, results_at;
+    uint64_t first_index; /* what users call item 0: a stream's items are jobs of their own */
+    uint64_t sequence;    /* in the order of submission, from 0 */
+    int64_t deadline;     /* of the whole; BROOD_FOREVER: none */
+    _Atomic bri_offset
+        failures; /* list of BRI_KIND_FAILURE blocks: push by CAS, never popped while the job lives */
 };
 _Static_assert(offsetof(struct bri_job_shm, ended) == BRI_CACHE_LINE &&
-                   offsetof(struct bri_job_shm, cancel) == 2 * BRI_CACHE_LINE,
-               "a line for the call, and one for its end");
+                   offsetof(struct bri_job_shm, cancel) == (size_t)2 * BRI_CACHE_LINE &&
+                   sizeof(struct bri_job_shm) == (size_t)4 * BRI_CACHE_LINE,
+               "a line for the call, one for its end, and two for the rest; behind them the counts");
 
 /* Both are BRI_KIND_FAILURE blocks; aux[0]: the job whose list they are bound for, aux[1]: the word of a seat that keeps them in reserve.
  * These and BRI_KIND_REPLY blocks (aux[0]: the word of the job's replies that they are bound for, aux[1]: the job) are passed on to the pool's
@@ -152,7 +156,7 @@ static inline _Atomic uint16_t *bri_job_chunk(struct bri_job_shm *job, uint64_t 
 
 static inline struct bri_count_shm *bri_job_count(struct bri_job_shm *job, uint32_t worker)
 {
-    return (struct bri_count_shm *)bri_at(job->counts_at) + worker;
+    return (struct bri_count_shm *)(void *)(job + 1) + worker;
 }
 
 static inline _Atomic bri_offset *bri_job_reply(struct bri_job_shm *job, uint64_t item)

@@ -186,13 +186,6 @@ struct bri_limbo {
     uint64_t index;
 };
 
-/* The standing job, as its owner knows it: of the thread that holds the pool with BRI_HOLD_STANDING. */
-struct bri_standing {
-    struct bri_job_view view; /* job NULL: there is none yet */
-    brood_function *function; /* as they stand in it */
-    size_t item_bytes;
-};
-
 /* A worker as its supervisor knows it; pid 0: there is none. */
 struct bri_post {
     pid_t pid;
@@ -219,7 +212,8 @@ struct brood_pool {
     uint32_t supervisor_restarts, failed_starts; /* those that ended before they had begun, in a row */
     _Atomic uint32_t vain_looks,
         unlooked; /* by submissions, for a worker that takes the chunk: is_taken_soon.  A hint */
-    struct bri_standing standing;
+    struct bri_job_view
+        standing; /* of the thread that holds it, BRI_HOLD_STANDING; job NULL: there is none yet */
     _Atomic int64_t look_after_at; /* polling asks after the supervisor from then on */
     struct bri_modules modules;    /* where functions may lie */
     brood_pool_options options;

@@ -9,12 +9,12 @@
  *   round:        k of the k-th call;   ended: k when it is complete
  *   visiting:     S | VALID | LISTEN   a worker that has claimed nothing in S;   S | VALID   from before its claim until after J8
  *
- * field – writer – readers: the first line, and function and sizes: the owner between two calls, that is while the word is DONE or ARMING – the
+ * field – writer – readers: the first line, and the size of the result: the owner between two calls, that is while the word is DONE or ARMING – the
  * worker that claims.  standing (pool.h): the owner – workers.
  *
  * A call (owner; one thread at a time, the others make jobs of their own meanwhile)
  *   C1  word = ARMING
- *   C2  the item, the number; function and sizes where they are others than before
+ *   C2  the item, the number, the function; the size of the result where it is another than before
  *   C3  round = k
  *   C4  word = FREE (linearisation of "it is offered"); wakes a worker when one sleeps and none comes by itself
  *   C5  waits until ended is k; copies the result
@@ -56,7 +56,7 @@ enum { NUMBERS = 1 << (BRI_JOB_NUMBER_BITS - 1) };
 static int make(brood_pool *pool)
 {
     static const char nothing[BRI_SMALL_ITEMS];
-    struct bri_standing *standing = &pool->standing;
+    struct bri_job_view *standing = &pool->standing;
     struct bri_job_wish wish = {.items = nothing,
                                 .count = 1,
                                 .item_bytes = BRI_SMALL_ITEMS,
@@ -64,35 +64,31 @@ static int make(brood_pool *pool)
                                 .notify = bri_offset_of(&pool->shared->finished),
                                 .workers = pool->options.workers};
 
-    int error = bri_job_make(&wish, &standing->view);
+    int error = bri_job_make(&wish, standing);
     if (error < 0) {
-        standing->view.job = NULL;
+        standing->job = NULL;
         return error;
     }
-    struct bri_job_shm *job = standing->view.job;
-    standing->function = NULL;
-    standing->item_bytes = BRI_SMALL_ITEMS;
-    standing->view.round = 0;
+    struct bri_job_shm *job = standing->job;
+    standing->round = 0;
     bri_store_relaxed(&job->round, UINT64_C(0));
     bri_store_relaxed(&job->word, (uint16_t)BRI_CHUNK_ARMING);
     bri_store_seq_cst(&pool->shared->standing, bri_offset_of(job));
     return 0;
 }
 
-/* What differs in each call, and what rarely does, and stays in the workers' caches. */
-static void arm(struct bri_standing *standing, const struct bri_job_wish *wish)
+/* What differs in each call, and what rarely does and stays in the workers' caches. */
+static void arm(struct bri_job_view *standing, const struct bri_job_wish *wish)
 {
-    struct bri_job_shm *job = standing->view.job;
-    uint64_t round = ++standing->view.round;
+    struct bri_job_shm *job = standing->job;
+    uint64_t round = ++standing->round;
 
     bri_store_relaxed(&job->word, (uint16_t)BRI_CHUNK_ARMING); /* C1 */
     bri_write_once(job->number, (uint32_t)(NUMBERS | (round & (NUMBERS - 1))));
-    if (standing->function != wish->function)
-        job->function = (uint64_t)(uintptr_t)(standing->function = wish->function);
-    if (standing->item_bytes != wish->item_bytes)
-        bri_write_once(job->item_bytes, standing->item_bytes = wish->item_bytes);
-    if (standing->view.result_bytes != wish->result_bytes)
-        bri_write_once(job->result_bytes, standing->view.result_bytes = wish->result_bytes);
+    job->function = (uint64_t)(uintptr_t)wish->function;
+    job->item_bytes = wish->item_bytes;
+    if (standing->result_bytes != wish->result_bytes)
+        bri_write_once(job->result_bytes, standing->result_bytes = wish->result_bytes);
     if (wish->item_bytes > 0)
         memcpy(job->small_items, wish->items, wish->item_bytes); /* C2 */
     bri_store_release(&job->round, round);                       /* C3 */
@@ -114,7 +110,7 @@ static int take(brood_pool *pool)
 {
     if (!bri_pool_hold_standing(pool))
         return 0;
-    if (pool->standing.view.job != NULL || make(pool) == 0)
+    if (pool->standing.job != NULL || make(pool) == 0)
         return 1;
     bri_pool_drop_standing(pool);
     return 0;
@@ -122,23 +118,22 @@ static int take(brood_pool *pool)
 
 static int is_good_for_another(const brood_pool *pool)
 {
-    return bri_view_is_complete(&pool->standing.view) &&
-           bri_load_acquire(&pool->standing.view.job->resumes) == 0;
+    return bri_view_is_complete(&pool->standing) && bri_load_acquire(&pool->standing.job->resumes) == 0;
 }
 
 /* Those who listen to it and sleep are woken, and leave it. */
 static void give_up(brood_pool *pool)
 {
-    struct bri_job_view view = pool->standing.view;
+    struct bri_job_view view = pool->standing;
 
-    pool->standing.view.job = NULL;
+    pool->standing.job = NULL;
     bri_pool_take_back(pool, &view, BRI_STANDING);
     bri_event_signal(&pool->shared->work, INT_MAX);
 }
 
 static void give_back(brood_pool *pool)
 {
-    struct bri_job_shm *job = pool->standing.view.job;
+    struct bri_job_shm *job = pool->standing.job;
 
     if (!is_good_for_another(pool))
         give_up(pool);
@@ -153,8 +148,7 @@ int bri_pool_call(brood_pool *pool, const struct bri_job_wish *wish, void *ret_r
         return 1;
     bri_pool_sweep_some(pool); /* what was given up goes first, as when a job is offered */
     arm(&pool->standing, wish);
-    brood_result result = {
-        .pool = pool, .view = pool->standing.view, .index = BRI_STANDING, .descriptor = -1};
+    brood_result result = {.pool = pool, .view = pool->standing, .index = BRI_STANDING, .descriptor = -1};
     if (bri_event_has_waiters(&pool->shared->work) && !bri_pool_is_taken_soon(pool, &result.view))
         bri_event_signal(&pool->shared->work, 1);
     int error = bri_result_get(&result, ret_result, BROOD_FOREVER); /* C5 */
@@ -164,7 +158,7 @@ int bri_pool_call(brood_pool *pool, const struct bri_job_wish *wish, void *ret_r
 
 void bri_standing_free(brood_pool *pool)
 {
-    if (pool->standing.view.job != NULL)
-        bri_job_free(&pool->standing.view);
-    pool->standing.view.job = NULL;
+    if (pool->standing.job != NULL)
+        bri_job_free(&pool->standing);
+    pool->standing.job = NULL;
 }

@@ -104,7 +104,7 @@ static const struct bri_job_wish plain = {
 
 static struct bri_job_shm *standing(void)
 {
-    return pool->standing.view.job;
+    return pool->standing.job;
 }
 
 /* --- what it takes --- */

@@ -75,7 +75,7 @@ static int give_call(void *ctx)
     const struct state *s = ctx;
     if (begin_call(ctx) != 0)
         return -1;
-    while (bri_load_acquire(&s->pool->standing.view.job->word) != BRI_CHUNK_FREE)
+    while (bri_load_acquire(&s->pool->standing.job->word) != BRI_CHUNK_FREE)
         take_a_nap();
     return 0;
 }
@@ -130,7 +130,7 @@ static void *setup_busy_call(void)
 static int kill_worker_in_call(void *ctx)
 {
     const struct state *s = ctx;
-    const uint16_t word = bri_load_acquire(&s->pool->standing.view.job->word);
+    const uint16_t word = bri_load_acquire(&s->pool->standing.job->word);
     const pid_t pid = brood_pool_worker_pid(s->pool, word - 1u);
     if (pid <= 0 || kill(pid, SIGKILL) != 0)
         return stepkill_fail("worker %d has pid %d", word - 1, pid);
