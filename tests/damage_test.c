@@ -308,8 +308,13 @@ static void take_a_job_out_of_the_ring(void *unused)
     child_check(brood_pool_destroy(pool) == 0);
 }
 
+struct call_damage {
+    uint16_t word;
+    int is_withdrawn, is_led_astray;
+};
+
 /* By another process, once the owner's call lies in the standing job, whose worker is stopped. */
-static pid_t damage_next_call(brood_pool *pool, uint16_t word, bri_offset standing)
+static pid_t damage_next_call(brood_pool *pool, const struct call_damage *damage)
 {
     pid_t worker = brood_pool_worker_pid(pool, 0), pid;
     struct bri_job_shm *job = pool->standing.job;
@@ -319,20 +324,23 @@ static pid_t damage_next_call(brood_pool *pool, uint16_t word, bri_offset standi
         return pid;
     while (bri_load_acquire(&job->word) != BRI_CHUNK_FREE)
         breathe();
-    bri_store_release(&pool->shared->standing, standing);
-    bri_store_release(&job->word, word);
+    if (damage->is_withdrawn)
+        bri_store_release(&pool->shared->standing, (bri_offset)0);
+    if (damage->is_led_astray)
+        job->table_at = bri_offset_of(&pool->shared->workers); /* which is not FREE */
+    bri_store_release(&job->word, damage->word);
     kill(worker, SIGCONT);
     _exit(0);
 }
 
-static void damage_calls(uint16_t word, int is_withdrawn)
+static void damage_call(const struct call_damage *damage)
 {
     brood_pool *pool = make_pool();
     int value = 1;
 
     child_check(brood_pool_apply(pool, fail_always, &value, sizeof value, &value, sizeof value) ==
                 -EREMOTEIO);
-    pid_t pid = damage_next_call(pool, word, is_withdrawn ? 0 : bri_load_acquire(&pool->shared->standing));
+    pid_t pid = damage_next_call(pool, damage);
     child_check(brood_pool_apply(pool, fail_always, &value, sizeof value, &value, sizeof value) ==
                 -ENOTRECOVERABLE);
     child_check(waitpid(pid, NULL, 0) == pid);
@@ -343,13 +351,20 @@ static void damage_calls(uint16_t word, int is_withdrawn)
 static void claim_a_call(void *unused)
 {
     (void)unused;
-    damage_calls(1, 0);
+    damage_call(&(struct call_damage){.word = 1});
 }
 
 static void take_a_call_away(void *unused)
 {
     (void)unused;
-    damage_calls(BRI_CHUNK_ARMING, 1);
+    damage_call(&(struct call_damage){.word = BRI_CHUNK_ARMING, .is_withdrawn = 1});
+}
+
+/* Workers look for a call where there is none, and the owner's own word says that it is offered. */
+static void take_the_word_of_a_call_away(void *unused)
+{
+    (void)unused;
+    damage_call(&(struct call_damage){.word = BRI_CHUNK_FREE, .is_led_astray = 1});
 }
 
 static void move_the_head_of_the_ring(void *unused)
@@ -431,6 +446,7 @@ int main(void)
         damage_case(take_a_job_out_of_the_ring),
         damage_case(claim_a_call),
         damage_case(take_a_call_away),
+        damage_case(take_the_word_of_a_call_away),
         damage_case(move_the_head_of_the_ring),
         damage_case(have_it_run_for_ever),
         damage_case(lose_the_supervisor),

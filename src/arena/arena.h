@@ -90,6 +90,7 @@ struct bri_slot_shm {
         end_status; /* its parent, before it buries: exit code, or minus the signal; BRI_STATUS_UNKNOWN */
     _Alignas(BRI_CACHE_LINE) _Atomic uint64_t
         progress; /* worker: which item it runs; blocks allocated in a task carry it: see pool/job.h */
+    _Atomic uint64_t claims; /* worker: chunks that it has claimed; likewise */
 };
 #define BRI_STATUS_UNKNOWN INT32_MIN
 _Static_assert(sizeof(struct bri_slot_shm) == (size_t)2 * BRI_CACHE_LINE, "no line is two participants'");

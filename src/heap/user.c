@@ -8,7 +8,7 @@
 #include "brood.h"
 #include "heap/user.h"
 
-/* aux[0] of a user's block: the progress word of the task that allocated it, see heap/user.h. */
+/* aux[0], aux[1] of a user's block: the task that allocated it, see heap/user.h. */
 int brood_alloc(size_t bytes, void **ret_memory)
 {
     void *memory;
@@ -20,11 +20,13 @@ int brood_alloc(size_t bytes, void **ret_memory)
     int error = bri_arena_enter();
     if (error < 0)
         return error;
-    uint64_t progress = bri_load_relaxed(&bri_slot_of(bri_self())->progress);
+    const struct bri_slot_shm *slot = bri_slot_of(bri_self());
+    uint64_t progress = bri_load_relaxed(&slot->progress);
     bri_name owner = progress & BRI_PROGRESS_RUNNING ? bri_self() : 0;
     error = bri_heap_alloc_zeroed(BRI_KIND_USER, bytes, owner, &memory);
     if (error < 0)
         return error;
+    bri_store_relaxed(&bri_block_of(memory)->aux[1], bri_load_relaxed(&slot->claims));
     bri_store_release(&bri_block_of(memory)->aux[0], progress);
     *ret_memory = memory;
     return 0;
@@ -45,9 +47,11 @@ int brood_free(void *memory)
 /* What the dead had allocated in a task that is over is other people's by now. */
 static int settle(struct bri_block_shm *block, bri_name dead)
 {
+    const struct bri_slot_shm *slot = bri_slot_of(dead);
     uint64_t born_in = bri_load_acquire(&block->aux[0]);
 
-    return born_in != 0 && born_in != bri_load_relaxed(&bri_slot_of(dead)->progress);
+    return born_in != 0 && (born_in != bri_load_relaxed(&slot->progress) ||
+                            bri_load_relaxed(&block->aux[1]) != bri_load_relaxed(&slot->claims));
 }
 
 const struct bri_kind_ops bri_user_ops = {.settle = settle};

@@ -5,8 +5,9 @@
  * progress word of a worker's slot:   63 ....... 42 | 41 .......... 1 | 0
  *                                     job's number  | item index      | RUNNING
  *
- * One store begins an item, and one ends it: that or the next item's.  A block allocated while an item runs carries the word in aux[0] and is owned by the worker: should
- * the worker die while its word is still the same, the item has no value, nobody knows the block, and it is freed; else it lives on.
+ * One store begins an item, and one ends it: that or the next item's.  A block allocated while an item runs carries the word in aux[0], how many
+ * chunks the worker has claimed in aux[1] (numbers come again: those of calls after half a second), and is owned by the worker: should the worker
+ * die while both are still the same, the item has no value, nobody knows the block, and it is freed; else it lives on.
  */
 #ifndef BRI_USER_H
 #define BRI_USER_H

@@ -18,6 +18,7 @@ static int try_chunk(struct bri_claim *claim, uint64_t chunk)
 
     if (bri_load_relaxed(word) != BRI_CHUNK_FREE)
         return 0;
+    bri_store_relaxed(claim->claims, bri_load_relaxed(claim->claims) + 1);
     bri_store_relaxed(claim->progress, UINT64_C(0));                  /* J3 */
     if (!bri_cas_seq_cst(word, &free, (uint16_t)(claim->worker + 1))) /* J4 */
         return 0;
@@ -64,7 +65,7 @@ static int try_job(struct bri_claim *claim)
 /* J1, J2: `offer` still offers the job once the visit is visible. */
 static int begin_visit(struct bri_claim *claim, _Atomic bri_offset *offer, uint64_t index)
 {
-    bri_offset job_at = bri_load_acquire(offer);
+    bri_offset job_at = bri_load_seq_cst(offer);
 
     if (job_at == 0)
         return 0;
@@ -158,7 +159,7 @@ static int try_standing(struct bri_claim *claim)
     }
     if (!claim->is_listening)
         listen(claim);
-    if (bri_load_acquire(&claim->pool->standing) != bri_offset_of(claim->job))
+    if (bri_load_seq_cst(&claim->pool->standing) != bri_offset_of(claim->job))
         end_visit(claim); /* the owner has given it up */
     return 0;
 }

@@ -4,7 +4,7 @@
  * ring after its death.
  *
  *   owner     D1 hangs the bell on the job   D2 arms it   D3 is the job complete? then rings itself
- *   worker    C1 COMPLETE                    C2 looks for the bell, rings it if it is armed
+ *   worker    C1 `ended`                    C2 looks for the bell, rings it if it is armed
  * D1, D2 before D3 and C1 before C2 (all sequentially consistent): one of the two sees the other.  A worker killed between C1 and C2 is
  * mourned: the undertaker announces the job again.
  */

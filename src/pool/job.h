@@ -95,13 +95,15 @@ struct bri_count_shm {
         word; /* chunks done << 32 | last chunk + 1; the worker, after its death the undertaker */
 };
 
-/* field – writer – readers: all but the atomics are the owner's before the job is offered, then nobody's */
+/* field – writer – readers: all but the atomics are the owner's before the job is offered, then nobody's; but see
+ * standing.c */
 struct bri_job_shm {
     /* what differs in each call of a standing job, and the worker needs to learn */
     _Alignas(BRI_CACHE_LINE) _Atomic uint64_t round; /* 1; of a standing job: which call it is */
     uint64_t function;                               /* same image after fork: its address */
     uint64_t item_bytes;
-    uint32_t number;       /* of the job, modulo 2^22: the upper bits of progress words */
+    uint32_t
+        number; /* of the job, 22 bits, the first of which says that it stands: the upper bits of progress words */
     _Atomic uint16_t word; /* the table, when there is one chunk */
     _Alignas(16) char small_items[BRI_SMALL_ITEMS];
     /* its end: what the owner waits for */
@@ -113,25 +115,30 @@ struct bri_job_shm {
     _Atomic bri_offset
         bell; /* a BRI_KIND_DATA block with a bri_bell_shm, once the owner has asked for a descriptor */
     _Alignas(16) char small_results[BRI_SMALL_RESULTS];
-    /* the rest */
-    _Alignas(BRI_CACHE_LINE) _Atomic uint32_t cancel; /* enum bri_job_cancel; owner, supervisor */
-    uint32_t flags;
-    uint32_t retries;           /* of an item whose worker died */
-    uint32_t item_timeout_ms;   /* 0: none */
-    uint32_t workers;           /* of the pool: shares */
-    _Atomic bri_offset resumes; /* as failures, by the undertaker */
+    /* the rest: constants, */
+    _Alignas(BRI_CACHE_LINE) uint32_t flags;
+    uint32_t retries;         /* of an item whose worker died */
+    uint32_t item_timeout_ms; /* 0: none */
+    uint32_t workers;         /* of the pool: shares */
     uint64_t count, chunk_items, chunks, result_bytes;
     bri_offset table_at, replies_at, items_at, results_at;
     uint64_t first_index; /* what users call item 0: a stream's items are jobs of their own */
     uint64_t sequence;    /* in the order of submission, from 0 */
     int64_t deadline;     /* of the whole; BROOD_FOREVER: none */
+    /* and what may happen to it */
+    _Atomic uint32_t cancel; /* enum bri_job_cancel; owner, supervisor */
     _Atomic bri_offset
         failures; /* list of BRI_KIND_FAILURE blocks: push by CAS, never popped while the job lives */
+    _Atomic bri_offset resumes; /* likewise, by the undertaker */
 };
 _Static_assert(offsetof(struct bri_job_shm, ended) == BRI_CACHE_LINE &&
-                   offsetof(struct bri_job_shm, cancel) == (size_t)2 * BRI_CACHE_LINE &&
+                   offsetof(struct bri_job_shm, flags) == (size_t)2 * BRI_CACHE_LINE &&
                    sizeof(struct bri_job_shm) == (size_t)4 * BRI_CACHE_LINE,
                "a line for the call, one for its end, and two for the rest; behind them the counts");
+
+enum {
+    BRI_JOB_CONSTANTS = offsetof(struct bri_job_shm, cancel) - offsetof(struct bri_job_shm, flags)
+}; /* bytes */
 
 /* Both are BRI_KIND_FAILURE blocks; aux[0]: the job whose list they are bound for, aux[1]: the word of a seat that keeps them in reserve.
  * These and BRI_KIND_REPLY blocks (aux[0]: the word of the job's replies that they are bound for, aux[1]: the job) are passed on to the pool's

@@ -289,7 +289,9 @@ static void mourn_worker(struct bri_pool_shm *pool, uint32_t index, bri_name dea
     struct bri_job_shm *job = bri_heap_find(bri_visit_job(visiting), BRI_KIND_JOB, sizeof *job);
     struct loss loss = {.pool = pool, .seat = seat, .job = job, .worker = index, .dead = dead};
 
-    if ((visiting & BRI_VISIT_VALID) && job != NULL && bri_job_read(job, &loss.view))
+    /* who only listened has claimed nothing */
+    if ((visiting & BRI_VISIT_VALID) && !(visiting & BRI_VISIT_LISTEN) && job != NULL &&
+        bri_job_read(job, &loss.view))
         mourn_visit(&loss);
     bri_store_release(&seat->visiting, UINT64_C(0));
     bri_fault("mourn.visited");

@@ -214,8 +214,9 @@ struct brood_pool {
         unlooked; /* by submissions, for a worker that takes the chunk: is_taken_soon.  A hint */
     struct bri_job_view
         standing; /* of the thread that holds it, BRI_HOLD_STANDING; job NULL: there is none yet */
-    _Atomic int64_t look_after_at; /* polling asks after the supervisor from then on */
-    struct bri_modules modules;    /* where functions may lie */
+    char standing_constants[BRI_JOB_CONSTANTS]; /* of that job */
+    _Atomic int64_t look_after_at;              /* polling asks after the supervisor from then on */
+    struct bri_modules modules;                 /* where functions may lie */
     brood_pool_options options;
     brood_pool_hooks hooks;
     uint64_t
@@ -262,12 +263,15 @@ int bri_pool_trouble(brood_pool *pool, int for_submission);
  * takes a job of its own. */
 int bri_pool_call(brood_pool *pool, const struct bri_job_wish *wish, void *result);
 
+/* Are its constants what the owner has made them? */
+int bri_standing_is_whole(const brood_pool *pool);
+
 /* When the pool goes. */
 void bri_standing_free(brood_pool *pool);
 
 /* A single chunk was offered, and is awaited or somebody sleeps: will a worker that is awake take it, so that none has to be woken?  Waits some
- * microseconds for that. */
-int bri_pool_is_taken_soon(brood_pool *pool, struct bri_job_view *view);
+ * microseconds for that.  tail: the pool's, when it was offered. */
+int bri_pool_is_taken_soon(brood_pool *pool, struct bri_job_view *view, uint64_t tail);
 
 /* Offers the job to the workers, and leaves it to the caller to wake one; the pool keeps it until bri_pool_take_back.  -ESHUTDOWN,
  * -ENOTRECOVERABLE. */
@@ -315,7 +319,7 @@ struct bri_limits {
 struct bri_claim {
     struct bri_pool_shm *pool;
     struct bri_seat_shm *seat;
-    _Atomic uint64_t *progress;
+    _Atomic uint64_t *progress, *claims; /* of the worker's slot */
     uint32_t worker;
     struct bri_job_shm *job; /* the job being visited, or NULL */
     uint64_t chunk;          /* the chunk claimed */

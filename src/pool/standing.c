@@ -18,8 +18,9 @@
  *   C3  round = k
  *   C4  word = FREE (linearisation of "it is offered"); wakes a worker when one sleeps and none comes by itself
  *   C5  waits until ended is k; copies the result
- *   C6  forgets the failure, if that is how it ended.  The job is good for the next call if it is complete and has no resumes, which is what a death
- *       in the item leaves.  Else it is given up as any job is (F1: standing = 0), and the next call makes another
+ *   C6  forgets the failure, if that is how it ended.  The job is good for the next call if it is as it was made: has no resumes, which is what a
+ *       death in the item leaves, and no damage.  Else it is given up as any job is (F1: standing = 0), and the next call makes another.
+ *       After a wait that was interrupted the call goes on, and C6 is the next call's, if it has ended by then; else that takes a job of its own
  * Listening (worker)
  *   L1  J1, J2 with `standing` for the ring's entry; visiting gets LISTEN
  *   L2  word is FREE: visiting loses LISTEN; then J3, J4 …
@@ -32,10 +33,11 @@
  *   C4 and the event's word, the worker's preparation to sleep and its look at the word: sequentially consistent (event.h).
  *   L2 before J4, J8 before LISTEN: a claim in S is the claim of a seat that does not listen.  See "Damage" in pool.h.
  *
- * order: a call is only put into S when nothing waits in the ring, and workers look at S first: it overtakes nobody, and nobody overtakes it.
+ * order: a call is only put into S when nothing waits in the ring, and who comes from other jobs looks at S before the ring: it overtakes what
+ * other threads offer at the same time, at most, and is not overtaken but by what a dead worker gave back.
  *
  * death table
- *   worker, listening   nothing is claimed: its visit ends
+ *   worker, listening   nothing is claimed: its visit ends, and nothing else is done
  *   worker, L2 … J8     job.h.  What is FREE again is found by those who listen, and among the returns, where the job may stay while it stands
  *   owner               as ever: the job is a block of its own
  *   undertaker          as in job.h: it looks only at the word, at what the dead one's progress says, and at constants that stand while it has a claim
@@ -49,8 +51,18 @@
 #include "pool/result.h"
 #include "sync/event.h"
 
-/* Numbers of calls are others than those of jobs from the ring: blocks that tasks allocate carry them (heap/user.h). */
+/* Numbers of calls are others than those of jobs from the ring: what a worker runs is told by them. */
 enum { NUMBERS = 1 << (BRI_JOB_NUMBER_BITS - 1) };
+
+enum {
+    CONSTANTS_AT = offsetof(struct bri_job_shm, flags),
+    RESULT_BYTES_AT = offsetof(struct bri_job_shm, result_bytes) - CONSTANTS_AT
+};
+
+static const char *constants_of(const struct bri_job_shm *job)
+{
+    return (const char *)job + CONSTANTS_AT;
+}
 
 /* Between calls; the first one is round 1. */
 static int make(brood_pool *pool)
@@ -70,6 +82,7 @@ static int make(brood_pool *pool)
         return error;
     }
     struct bri_job_shm *job = standing->job;
+    memcpy(pool->standing_constants, constants_of(job), BRI_JOB_CONSTANTS); /* nobody else has seen it yet */
     standing->round = 0;
     bri_store_relaxed(&job->round, UINT64_C(0));
     bri_store_relaxed(&job->word, (uint16_t)BRI_CHUNK_ARMING);
@@ -78,8 +91,9 @@ static int make(brood_pool *pool)
 }
 
 /* What differs in each call, and what rarely does and stays in the workers' caches. */
-static void arm(struct bri_job_view *standing, const struct bri_job_wish *wish)
+static void arm(brood_pool *pool, const struct bri_job_wish *wish)
 {
+    struct bri_job_view *standing = &pool->standing;
     struct bri_job_shm *job = standing->job;
     uint64_t round = ++standing->round;
 
@@ -87,8 +101,12 @@ static void arm(struct bri_job_view *standing, const struct bri_job_wish *wish)
     bri_write_once(job->number, (uint32_t)(NUMBERS | (round & (NUMBERS - 1))));
     job->function = (uint64_t)(uintptr_t)wish->function;
     job->item_bytes = wish->item_bytes;
-    if (standing->result_bytes != wish->result_bytes)
-        bri_write_once(job->result_bytes, standing->result_bytes = wish->result_bytes);
+    if (standing->result_bytes != wish->result_bytes) {
+        standing->result_bytes = wish->result_bytes;
+        bri_write_once(job->result_bytes, standing->result_bytes);
+        memcpy(pool->standing_constants + RESULT_BYTES_AT, &standing->result_bytes,
+               sizeof standing->result_bytes);
+    }
     if (wish->item_bytes > 0)
         memcpy(job->small_items, wish->items, wish->item_bytes); /* C2 */
     bri_store_release(&job->round, round);                       /* C3 */
@@ -96,29 +114,26 @@ static void arm(struct bri_job_view *standing, const struct bri_job_wish *wish)
     bri_store_seq_cst(&job->word, (uint16_t)BRI_CHUNK_FREE); /* C4 */
 }
 
-static int is_for_standing(const brood_pool *pool, const struct bri_job_wish *wish)
+static int is_for_standing(const brood_pool *pool, const struct bri_job_wish *wish, uint64_t tail)
 {
-    const struct bri_pool_shm *shared = pool->shared;
-
     return wish->item_bytes <= BRI_SMALL_ITEMS && wish->result_bytes <= BRI_SMALL_RESULTS &&
            wish->results == NULL && !bri_arena_holds(wish->items, wish->item_bytes) &&
-           pool->options.seed == 0 && bri_load_acquire(&shared->tail) == bri_load_acquire(&shared->head);
+           pool->options.seed == 0 && tail == bri_load_acquire(&pool->shared->head);
 }
 
-/* Having the standing job for itself, the thread has one. */
-static int take(brood_pool *pool)
+int bri_standing_is_whole(const brood_pool *pool)
 {
-    if (!bri_pool_hold_standing(pool))
-        return 0;
-    if (pool->standing.job != NULL || make(pool) == 0)
-        return 1;
-    bri_pool_drop_standing(pool);
-    return 0;
+    return memcmp(constants_of(pool->standing.job), pool->standing_constants, BRI_JOB_CONSTANTS) == 0;
 }
 
-static int is_good_for_another(const brood_pool *pool)
+static int is_as_made(const brood_pool *pool)
 {
-    return bri_view_is_complete(&pool->standing) && bri_load_acquire(&pool->standing.job->resumes) == 0;
+    struct bri_job_shm *job = pool->standing.job;
+
+    return (bri_load_acquire(&job->resumes) | bri_load_relaxed(&job->bell)) == 0 &&
+           bri_load_relaxed(&job->cancel) == BRI_CANCEL_NONE &&
+           bri_read_once(job->notify) == bri_offset_of(&pool->shared->finished) &&
+           bri_standing_is_whole(pool);
 }
 
 /* Those who listen to it and sleep are woken, and leave it. */
@@ -131,28 +146,51 @@ static void give_up(brood_pool *pool)
     bri_event_signal(&pool->shared->work, INT_MAX);
 }
 
-static void give_back(brood_pool *pool)
+/* C6 */
+static void tidy(brood_pool *pool)
 {
     struct bri_job_shm *job = pool->standing.job;
 
-    if (!is_good_for_another(pool))
-        give_up(pool);
-    else if (bri_load_relaxed(&job->failures) != 0)
+    if (job == NULL || !bri_view_is_complete(&pool->standing))
+        return;
+    if (bri_load_acquire(&job->failures) != 0)
         bri_job_forget_failures(job);
+    if (!is_as_made(pool))
+        give_up(pool);
+}
+
+/* Having the standing job for itself, the thread has one, in which there is no call. */
+static int take(brood_pool *pool)
+{
+    if (!bri_pool_hold_standing(pool))
+        return 0;
+    tidy(pool);
+    if (pool->standing.job != NULL ? bri_view_is_complete(&pool->standing) : make(pool) == 0)
+        return 1;
     bri_pool_drop_standing(pool);
+    return 0;
+}
+
+/* A hint would not do: whoever has just fallen asleep would not be woken (event.h, S2, W2). */
+static int has_sleepers(brood_pool *pool)
+{
+    return (bri_load_seq_cst(&pool->shared->work) & BRI_EVENT_WAITING) != 0;
 }
 
 int bri_pool_call(brood_pool *pool, const struct bri_job_wish *wish, void *ret_result)
 {
-    if (!is_for_standing(pool, wish) || !take(pool))
+    uint64_t tail = bri_load_acquire(&pool->shared->tail);
+
+    if (!is_for_standing(pool, wish, tail) || !take(pool))
         return 1;
     bri_pool_sweep_some(pool); /* what was given up goes first, as when a job is offered */
-    arm(&pool->standing, wish);
+    arm(pool, wish);
     brood_result result = {.pool = pool, .view = pool->standing, .index = BRI_STANDING, .descriptor = -1};
-    if (bri_event_has_waiters(&pool->shared->work) && !bri_pool_is_taken_soon(pool, &result.view))
+    if (has_sleepers(pool) && !bri_pool_is_taken_soon(pool, &result.view, tail))
         bri_event_signal(&pool->shared->work, 1);
     int error = bri_result_get(&result, ret_result, BROOD_FOREVER); /* C5 */
-    give_back(pool);                                                /* C6 */
+    tidy(pool);
+    bri_pool_drop_standing(pool);
     return error;
 }
 

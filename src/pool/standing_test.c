@@ -249,6 +249,43 @@ static void who_comes_late_says_nothing(void **state)
     }
 }
 
+/* --- a job of another thread's, offered at the same time --- */
+
+static void offer(struct bri_job_view *ret_view, uint64_t *ret_index)
+{
+    struct bri_job_wish wish = {
+        .function = add_one, .count = 1, .workers = SEATS, .notify = bri_offset_of(&pool->shared->finished)};
+
+    assert_int_equal(bri_job_make(&wish, ret_view), 0);
+    assert_int_equal(bri_pool_offer(pool, ret_view, ret_index), 0);
+}
+
+/* Whoever takes the first may have been woken for the second. */
+static void a_wake_is_passed_on(void **state)
+{
+    struct bri_job_view first, second;
+    uint64_t index, unused;
+    bri_name name;
+
+    (void)state;
+    make_pool_without_processes(1);
+    assert_int_equal(bri_seat_give(bri_pool_seat(pool->shared, 0), bri_self(), &name), 0);
+    offer(&first, &index);
+    struct bri_claim claim = claim_of_seat(0);
+    assert_int_equal(bri_claim_any(&claim), BRI_CLAIMED);
+    uint32_t key = bri_event_prepare(&pool->shared->work);
+    assert_int_equal(bri_pool_is_taken_soon(pool, &first, index + 1), 1);
+    assert_int_equal(bri_load_acquire(&pool->shared->work), key);
+    offer(&second, &unused);
+    assert_int_equal(bri_pool_is_taken_soon(pool, &first, index + 1), 1);
+    assert_int_not_equal(bri_load_acquire(&pool->shared->work), key);
+    bri_pool_advance(pool->shared, BRI_POOL_TERMINATING);
+    bury_worker(name, BRI_END_CLEAN);
+    bri_job_free(&first);
+    bri_job_free(&second);
+    bri_pool_drop(pool);
+}
+
 static void pass_fault_point(const char *point)
 {
     if (is_owner && strcmp(point, "call.armed") == 0 && atomic_load(&watched) == ARMING)
@@ -268,6 +305,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(after_a_death_there_is_another_one, make_pool, drop_pool),
         cmocka_unit_test_setup_teardown(the_last_end_is_not_this_ones, make_pool, drop_pool),
         cmocka_unit_test_setup_teardown(who_comes_late_says_nothing, make_pool_of_two, drop_pool),
+        cmocka_unit_test(a_wake_is_passed_on),
     };
     void *memory;
 

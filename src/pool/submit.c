@@ -127,14 +127,17 @@ static void note_look(brood_pool *pool, int is_taken)
 }
 
 /* A worker that is awake takes a single chunk at once, and then nobody has to be woken, which would cost more than the call.  Whether one is awake,
- * and with nothing else to do, is a guess; when nobody has come within some microseconds, one is woken after all.  To look at the chunk's word all
+ * and with nothing else to do, is a guess; when nobody has come within some microseconds, one is woken after all.  Who came may have been woken
+ * for what another thread has offered meanwhile: then another is, for that.  To look at the chunk's word all
  * the time would hold up the worker, who writes there. */
-int bri_pool_is_taken_soon(brood_pool *pool, struct bri_job_view *view)
+int bri_pool_is_taken_soon(brood_pool *pool, struct bri_job_view *view, uint64_t tail)
 {
     if (!somebody_is_awake(pool) || !may_look(pool))
         return 0;
     int is_taken = bri_look(is_complete, view) || bri_load_relaxed(&view->table[0]) != BRI_CHUNK_FREE;
     note_look(pool, is_taken);
+    if (is_taken && bri_load_acquire(&pool->shared->tail) != tail)
+        wake_workers(pool, 1);
     return is_taken;
 }
 
@@ -302,12 +305,14 @@ static void offer_anew(brood_pool *pool)
     bri_event_signal(&pool->shared->work, INT_MAX);
 }
 
-static int is_offered(struct bri_pool_shm *shared, const struct bri_job_view *view, uint64_t index)
+static int is_offered(const brood_pool *pool, const struct bri_job_view *view, uint64_t index)
 {
+    struct bri_pool_shm *shared = pool->shared;
     bri_offset job_at = bri_offset_of(view->job);
 
     if (index == BRI_STANDING)
-        return bri_load_acquire(&shared->standing) == job_at && has_free_chunk(view);
+        return bri_load_acquire(&shared->standing) == job_at && has_free_chunk(view) &&
+               bri_standing_is_whole(pool);
     return bri_load_seq_cst(&shared->head) <= index &&
            bri_load_acquire(bri_pool_ring(shared, index)) == job_at;
 }
@@ -320,7 +325,7 @@ int bri_pool_has_lost(brood_pool *pool, const struct bri_job_view *view, uint64_
     if (is_visited_by_worker(pool, job_at, 0))
         return 0;
     pthread_mutex_lock(&pool->lock); /* nobody offers: tail stands */
-    int is_there = is_offered(shared, view, index);
+    int is_there = is_offered(pool, view, index);
     if (is_there)
         offer_anew(pool);
     pthread_mutex_unlock(&pool->lock);
@@ -385,7 +390,7 @@ static int submit_for(brood_result *result, struct bri_job_wish *wish)
 {
     brood_pool *pool = result->pool;
     struct bri_job_view view;
-    uint64_t index;
+    uint64_t index = 0;
 
     wish->workers = pool->options.workers;
     wish->notify = bri_offset_of(&pool->shared->finished);
@@ -398,7 +403,7 @@ static int submit_for(brood_result *result, struct bri_job_wish *wish)
         return error;
     }
     if (view.chunks != 1 || !(wish->is_awaited || bri_event_has_waiters(&pool->shared->work)) ||
-        !bri_pool_is_taken_soon(pool, &view))
+        !bri_pool_is_taken_soon(pool, &view, index + 1))
         wake_workers(pool, view.chunks);
     bri_trace("owner: job %u of %llu items in %llu chunks", view.job->number, (unsigned long long)view.count,
               (unsigned long long)view.chunks);

@@ -54,8 +54,11 @@ static inline struct bri_claim claim_of_seat(uint32_t index)
     struct bri_seat_shm *seat = bri_pool_seat(pool->shared, index);
     bri_name name = bri_load_acquire(&seat->name);
 
-    return (struct bri_claim){
-        .pool = pool->shared, .seat = seat, .worker = index, .progress = &bri_slot_of(name)->progress};
+    return (struct bri_claim){.pool = pool->shared,
+                              .seat = seat,
+                              .worker = index,
+                              .progress = &bri_slot_of(name)->progress,
+                              .claims = &bri_slot_of(name)->claims};
 }
 
 /* As a supervisor does when a worker has died. */

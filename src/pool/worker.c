@@ -463,8 +463,11 @@ _Noreturn void bri_worker_main(brood_pool *pool, uint32_t index)
 {
     struct bri_pool_shm *shared = pool->shared;
     struct bri_seat_shm *seat = bri_pool_seat(shared, index);
-    struct bri_claim claim = {
-        .pool = shared, .seat = seat, .worker = index, .progress = &bri_slot_of(bri_self())->progress};
+    struct bri_claim claim = {.pool = shared,
+                              .seat = seat,
+                              .worker = index,
+                              .progress = &bri_slot_of(bri_self())->progress,
+                              .claims = &bri_slot_of(bri_self())->claims};
     uint64_t done = 0;
 
     bri_trace("worker %u: begins", index);

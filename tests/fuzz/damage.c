@@ -150,7 +150,7 @@ static int find_view(uint64_t *random, struct bri_job_view *ret_view)
         return 1;
     uint64_t visiting =
         bri_load_relaxed(&bri_pool_seat(life.shared, (uint32_t)(next_random(random) % WORKERS))->visiting);
-    struct bri_job_shm *job = bri_heap_find(visiting & ~BRI_VISIT_VALID, BRI_KIND_JOB, sizeof *job);
+    struct bri_job_shm *job = bri_heap_find(bri_visit_job(visiting), BRI_KIND_JOB, sizeof *job);
     return job != NULL && bri_job_read(job, ret_view);
 }
 
