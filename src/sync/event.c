@@ -11,7 +11,8 @@
 #include "plat/process.h"
 
 enum {
-    SPIN_ROUNDS = 1600,
+    SPIN_NS = 40000,
+    ROUNDS_PER_CLOCK = 32,
     FIRST_YIELD = 24,
     ROUNDS_PER_YIELD = 256,
     LOOKS = 200,
@@ -78,12 +79,17 @@ static int somebody_ran(void)
  * kernel likes to put them on the CPU of who woke them. */
 static int spin(bri_condition *condition, void *argument)
 {
-    int met = 0, is_wanted = 0;
+    int64_t end = 0;
+    int met = 0, is_over = 0;
 
-    for (int round = 1; met == 0 && !is_wanted && round <= SPIN_ROUNDS; round++) {
+    for (int round = 1; met == 0 && !is_over; round++) {
         bri_cpu_relax();
         if (round == FIRST_YIELD || round % ROUNDS_PER_YIELD == 0)
-            is_wanted = somebody_ran();
+            is_over = somebody_ran();
+        if (round == ROUNDS_PER_CLOCK)
+            end = bri_after_ns(SPIN_NS);
+        else if (round % ROUNDS_PER_CLOCK == 0)
+            is_over |= bri_now_ns() >= end;
         met = condition(argument);
     }
     return met;
