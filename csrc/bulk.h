@@ -4,7 +4,7 @@
  *
  *   holding.c   which bulks this process holds, also across forks       sink.c      pickling: what of an object is put where
  *   buffer.c    Buffer: the data as a Python object                     letter.c    letters: written, sent, read
- *   snapshot.c  an object with all its data in one bulk, for share()
+ *   snapshot.c  an object with all its data in one bulk, for share()            arrays.c     arrays of NumPy without a pickler
  *
  * A buffer on its way, and who holds its bulk:
  *
@@ -40,7 +40,8 @@ struct core_holding {
     uint32_t count;   /* of those who have it here; table's mutex, as all */
     uint32_t exports; /* of these, Buffers through which the data is seen */
     char is_detached; /* the data is private to this process, in place */
-    char is_left;     /* of the parent, and this is a child that has nothing to do with it */
+    char
+        is_left; /* of the parent, and this is a child that has nothing to do with it; or this process takes part no more */
 };
 
 /* 0, or a negative errno. */
@@ -56,6 +57,9 @@ void core_holding_export(struct core_holding *holding, int by);
 
 /* False as long as there is nothing shared that could be found: asked for each array that is pickled. */
 int core_holding_has_shared(void);
+
+/* By lease.c, before this process says that it ends. */
+void core_holdings_leave(void);
 
 /* By lease.c, with the table's mutex. */
 void core_holdings_before_fork(void);

@@ -194,6 +194,17 @@ void core_holding_drop(struct core_holding *holding)
     core_unlock_table();
 }
 
+/* What it held is the undertaker's, before the objects that have it go. */
+void core_holdings_leave(void)
+{
+    core_lock_table();
+    while (table_count > 0) {
+        table[table_count - 1]->is_left = 1;
+        take_out(table_count - 1);
+    }
+    core_unlock_table();
+}
+
 /* ---- forks ---- */
 
 enum { PARENTS_END, CHILDS_END };

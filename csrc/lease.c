@@ -545,6 +545,7 @@ static PyObject *leave(PyObject *module, PyObject *unused)
     (void)module, (void)unused;
     bri_name name = bri_arena_current != NULL ? bri_self() : 0;
 
+    core_holdings_leave();
     if (name != 0) {
         bri_store_release(&bri_identity->name, (bri_name)0);
         bri_roster_bury(name, BRI_END_CLEAN);
