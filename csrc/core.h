@@ -33,7 +33,9 @@ struct core_state {
     PyObject *forking_pickler;               /* multiprocessing.reduction.ForkingPickler */
     PyObject *loads_keywords;                /* ("buffers",) */
     PyObject *buffer_type, *sink_type, *open_buffer, *take_buffer;
-    PyObject *array_type; /* numpy.ndarray, once it is there */
+    PyObject *array_type, *dtype_type;      /* numpy.ndarray and numpy.dtype, once they are there */
+    PyObject *last_dtype, *last_dtype_name; /* that travelled */
+    PyObject *copyreg_table;
     PyObject *reduce_array, *reduce_elsewhere;
     PyObject *rebuild; /* brood._core._rebuild */
     PyObject *pool_type, *callable_type, *job_type, *stream_type;

@@ -11,8 +11,10 @@
 #include <errno.h>
 #include <string.h>
 
+#include "arrays.h"
 #include "base/error.h"
 #include "pickling.h"
+#include "plain.h"
 
 #define MAGIC "\0letter1"
 
@@ -71,7 +73,7 @@ static int give_bulk(struct sink *sink, struct sink_part *part)
 
 static int settle_part(struct sink *sink, struct sink_part *part)
 {
-    if (sink->purpose != SINK_SNAPSHOT)
+    if (sink->purpose != SINK_SNAPSHOT && part->holding == NULL)
         part->holding = core_holding_find(part->view.buf, (size_t)part->view.len);
     if (part->holding != NULL) {
         bri_add_relaxed(&core_counts.references, UINT64_C(1));
@@ -299,6 +301,11 @@ static PyObject *open_parts(const struct reading *reading)
 
 static PyObject *load(struct core_state *state, const void *pickle, size_t bytes, PyObject *parts)
 {
+    struct core_plain_arrays arrays = {.state = state, .parts = parts};
+    PyObject *plain =
+        parts != NULL && core_array_type(state) != NULL ? core_plain_loads(pickle, bytes, &arrays) : NULL;
+    if (plain != NULL || PyErr_Occurred())
+        return plain;
     PyObject *view = PyMemoryView_FromMemory((char *)(uintptr_t)pickle, (Py_ssize_t)bytes, PyBUF_READ);
     PyObject *arguments[] = {view, parts}, *object = NULL;
 

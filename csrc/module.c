@@ -97,6 +97,7 @@ static int import_what_we_need(struct core_state *state)
         import_into(&state->broken_barrier, "threading", "BrokenBarrierError") < 0 ||
         import_into(&state->plain_dumps, "_pickle", "dumps") < 0 ||
         import_into(&state->plain_loads, "_pickle", "loads") < 0 ||
+        import_into(&state->copyreg_table, "copyreg", "dispatch_table") < 0 ||
         import_into(&pickler, "multiprocessing.reduction", "ForkingPickler") < 0)
         return -1;
     state->forking_pickler = pickler;

@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "arrays.h"
 #include "plain.h"
 
 /* So many objects are looked at, at most, before ForkingPickler is taken: the look must stay cheap beside the pickling. */
@@ -83,12 +84,29 @@ int core_pickle_take_sink(struct sink *sink, struct core_pickle *ret_pickle)
     return 0;
 }
 
+/* Steals both. */
+static int take_arrays(struct sink *sink, PyObject *bytes, struct core_pickle *ret_pickle)
+{
+    int error = core_sink_append(sink, PyBytes_AS_STRING(bytes), (size_t)PyBytes_GET_SIZE(bytes));
+
+    Py_DECREF(bytes);
+    if (error == 0)
+        return core_pickle_take_sink(sink, ret_pickle);
+    Py_DECREF(sink);
+    return -1;
+}
+
 int core_pickle_make(struct core_state *state, PyObject *object, enum sink_purpose purpose,
                      struct core_pickle *ret_pickle)
 {
     int looks = LOOKS;
-    PyObject *bytes = core_plain_dumps(object);
+    struct core_plain_arrays arrays = {.state = state, .purpose = purpose};
+    int has_arrays = core_holding_has_shared() && purpose != SINK_SNAPSHOT && core_array_type(state) != NULL;
+    PyObject *bytes = core_plain_dumps(object, has_arrays ? &arrays : NULL);
 
+    if (arrays.sink != NULL && bytes != NULL)
+        return take_arrays(arrays.sink, bytes, ret_pickle);
+    Py_XDECREF(arrays.sink);
     if (bytes != NULL) {
         *ret_pickle = (struct core_pickle){
             .data = PyBytes_AS_STRING(bytes), .bytes = (size_t)PyBytes_GET_SIZE(bytes), .owner = bytes};
@@ -146,7 +164,7 @@ void core_pickle_free(struct core_pickle *pickle)
 
 PyObject *core_unpickle(struct core_state *state, const void *data, size_t bytes)
 {
-    PyObject *plain = core_plain_loads(data, bytes);
+    PyObject *plain = core_plain_loads(data, bytes, NULL);
 
     if (plain != NULL || PyErr_Occurred())
         return plain;
@@ -161,7 +179,7 @@ PyObject *core_unpickle(struct core_state *state, const void *data, size_t bytes
 
 PyObject *core_unpickle_in_place(struct core_state *state, const void *data, size_t bytes)
 {
-    PyObject *plain = core_plain_loads(data, bytes);
+    PyObject *plain = core_plain_loads(data, bytes, NULL);
 
     if (plain != NULL || PyErr_Occurred())
         return plain;

@@ -9,9 +9,13 @@
  *   - subclasses, reducers, other types: only what is exactly of one of the types is written, and a pickler asks nobody about these either.
  * So the attempt may end anywhere, with nothing done, and the same holds for reading: the first opcode that is not ours ends it.
  *
+ * Arrays that lie in shared memory are among them (arrays.c), if the other side has what they lie in beside the pickle.
+ *
  * Numbers may be any many: tuples of a million are what maps send.  Of other objects there are at most OTHERS.
  */
 #include "plain.h"
+
+#include "arrays.h"
 
 #include <stdint.h>
 #include <string.h>
@@ -21,6 +25,7 @@ enum { OTHERS = 64, DEPTH = 4, STRING_BYTES = 1024, SMALL = 512, STACK = 128 };
 enum opcode {
     PROTO = 0x80,
     PROTOCOL = 3,
+    PROTOCOL_OF_BUFFERS = 5,
     STOP = '.',
     NONE = 'N',
     NEWTRUE = 0x88,
@@ -43,7 +48,12 @@ enum opcode {
     APPENDS = 'e',
     EMPTY_DICT = '}',
     SETITEMS = 'u',
+    GLOBAL = 'c',       /* two lines */
+    NEXT_BUFFER = 0x97, /* what came beside the pickle; protocol 5 */
+    REDUCE = 'R',
 };
+
+static const char lying[] = "cbrood._arrays\n_lying\n"; /* with its opcode */
 
 /* --- writing --- */
 
@@ -51,7 +61,8 @@ struct writer {
     unsigned char *begin, *at, *end;
     PyObject *bytes; /* where they lie; NULL: still in `small` */
     int others, depth;
-    PyObject *seen[OTHERS]; /* containers; the first `seen_count` */
+    struct core_plain_arrays *arrays; /* or NULL */
+    PyObject *seen[OTHERS];           /* containers and arrays; the first `seen_count` */
     int seen_count;
     unsigned char small[SMALL];
 };
@@ -197,16 +208,22 @@ static int write_dict(struct writer *writer, PyObject *dict)
     return write_byte(writer, SETITEMS);
 }
 
+/* Is it the first time that it occurs?  No more than `others` are asked for. */
+static int note(struct writer *writer, PyObject *object)
+{
+    for (int i = 0; i < writer->seen_count; i++)
+        if (writer->seen[i] == object)
+            return 0;
+    writer->seen[writer->seen_count++] = object;
+    return 1;
+}
+
 /* Without the GIL another thread may change a list or a dict while it is written. */
 static int write_container(struct writer *writer, PyObject *object)
 {
     int done = 0;
 
-    for (int i = 0; i < writer->seen_count; i++)
-        if (writer->seen[i] == object)
-            return 0;
-    writer->seen[writer->seen_count++] = object; /* no more than `others` */
-    if (writer->depth == DEPTH)
+    if (!note(writer, object) || writer->depth == DEPTH)
         return 0;
     writer->depth++;
     if (PyTuple_CheckExact(object))
@@ -221,10 +238,30 @@ static int write_container(struct writer *writer, PyObject *object)
     return done;
 }
 
+static int write_array(struct writer *writer, PyObject *array)
+{
+    PyObject *arguments = note(writer, array) ? core_array_reduce(writer->arrays, array) : NULL;
+    unsigned char *place = arguments != NULL ? room_for(writer, sizeof lying - 1) : NULL;
+    int done = 0, seen = writer->seen_count;
+
+    if (place != NULL) {
+        memcpy(place, lying, sizeof lying - 1);
+        writer->begin[1] = PROTOCOL_OF_BUFFERS;
+        done = write_byte(writer, MARK) && write_byte(writer, NEXT_BUFFER) &&
+               write_all(writer, ((PyTupleObject *)arguments)->ob_item, PyTuple_GET_SIZE(arguments)) &&
+               write_byte(writer, TUPLE) && write_byte(writer, REDUCE);
+    }
+    writer->seen_count = seen; /* the arguments go, and others may come where they were */
+    Py_XDECREF(arguments);
+    return done;
+}
+
 static int write_other(struct writer *writer, PyObject *object)
 {
     if (writer->others++ == OTHERS)
         return 0;
+    if (writer->arrays != NULL && Py_IS_TYPE(object, (PyTypeObject *)core_array_type(writer->arrays->state)))
+        return write_array(writer, object);
     if (PyUnicode_CheckExact(object))
         return PyUnicode_IS_COMPACT_ASCII(object) && write_text(writer, BINUNICODE, 4, PyUnicode_DATA(object),
                                                                 (size_t)PyUnicode_GET_LENGTH(object));
@@ -250,13 +287,14 @@ static int write_object(struct writer *writer, PyObject *object)
     return write_other(writer, object);
 }
 
-PyObject *core_plain_dumps(PyObject *object)
+PyObject *core_plain_dumps(PyObject *object, struct core_plain_arrays *arrays)
 {
     struct writer writer;
 
     writer.begin = writer.at = writer.small;
     writer.end = writer.small + SMALL;
     writer.bytes = NULL;
+    writer.arrays = arrays;
     writer.others = writer.depth = writer.seen_count = 0;
     if (write_number(&writer, PROTO, PROTOCOL, 1) && write_object(&writer, object) &&
         write_byte(&writer, STOP)) {
@@ -277,7 +315,9 @@ PyObject *core_plain_dumps(PyObject *object)
 struct reader {
     const unsigned char *at, *end;
     PyObject **stack, **top, **limit; /* [stack, top) are ours */
-    Py_ssize_t marks[DEPTH + 1];      /* how many objects lie below each mark */
+    struct core_plain_arrays *arrays; /* or NULL */
+    Py_ssize_t
+        marks[DEPTH + 3]; /* how many objects lie below each mark; an array has one, and its shape may */
     int mark_count;
     PyObject *small[STACK];
 };
@@ -396,7 +436,7 @@ static Py_ssize_t unmark(struct reader *reader)
 
 static int read_mark(struct reader *reader)
 {
-    if (reader->mark_count > DEPTH)
+    if (reader->mark_count == sizeof reader->marks / sizeof reader->marks[0])
         return 0;
     reader->marks[reader->mark_count++] = reader->top - reader->stack;
     return 1;
@@ -435,6 +475,39 @@ static int read_dict(struct reader *reader)
     return 1;
 }
 
+/* The type stands for the function, until the arguments are there. */
+static int read_global(struct reader *reader)
+{
+    const unsigned char *name = reader->arrays != NULL ? take(reader, sizeof lying - 2) : NULL;
+
+    return name != NULL && memcmp(name, lying + 1, sizeof lying - 2) == 0 &&
+           push(reader, Py_NewRef(core_array_type(reader->arrays->state)));
+}
+
+static int read_buffer(struct reader *reader)
+{
+    struct core_plain_arrays *arrays = reader->arrays;
+
+    return arrays != NULL && arrays->next < PyList_GET_SIZE(arrays->parts) &&
+           push(reader, Py_NewRef(PyList_GET_ITEM(arrays->parts, arrays->next++)));
+}
+
+static int read_array(struct reader *reader)
+{
+    PyObject **top = reader->top;
+
+    if (reader->arrays == NULL || top - reader->stack < 2 || !PyTuple_CheckExact(top[-1]) ||
+        top[-2] != core_array_type(reader->arrays->state))
+        return 0;
+    PyObject *array = core_array_rebuild(reader->arrays->state, top[-1]);
+    if (array == NULL)
+        return 0;
+    Py_DECREF(top[-1]);
+    reader->top--;
+    Py_SETREF(top[-2], array);
+    return 1;
+}
+
 static int read_container(struct reader *reader, unsigned char opcode)
 {
     switch (opcode) {
@@ -456,6 +529,12 @@ static int read_container(struct reader *reader, unsigned char opcode)
         return push(reader, PyDict_New());
     case SETITEMS:
         return read_dict(reader);
+    case GLOBAL:
+        return read_global(reader);
+    case NEXT_BUFFER:
+        return read_buffer(reader);
+    case REDUCE:
+        return read_array(reader);
     default:
         return 0;
     }
@@ -492,19 +571,20 @@ static int read_one(struct reader *reader, unsigned char opcode)
     }
 }
 
-PyObject *core_plain_loads(const void *data, size_t bytes)
+PyObject *core_plain_loads(const void *data, size_t bytes, struct core_plain_arrays *arrays)
 {
     struct reader reader;
     PyObject *object = NULL;
     const unsigned char *head = data;
 
-    if (bytes < 3 || head[0] != PROTO || head[1] != PROTOCOL)
+    if (bytes < 3 || head[0] != PROTO || head[1] != (arrays != NULL ? PROTOCOL_OF_BUFFERS : PROTOCOL))
         return NULL;
     reader.at = head + 2;
     reader.end = head + bytes;
     reader.stack = reader.top = reader.small;
     reader.limit = reader.small + STACK;
     reader.mark_count = 0;
+    reader.arrays = arrays;
     int is_fine = 1;
     while (is_fine && reader.at < reader.end && *reader.at != STOP)
         is_fine = read_one(&reader, *reader.at++);

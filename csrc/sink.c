@@ -9,6 +9,8 @@
  */
 #include "sink.h"
 
+#include "arrays.h"
+
 #include <string.h>
 
 enum { PIECE_BYTES = 32 * 1024 };
@@ -78,6 +80,22 @@ static int add_piece(struct sink *sink, Py_buffer *view)
     return 0;
 }
 
+int core_sink_add(struct sink *sink, const Py_buffer *view, struct core_holding *holding)
+{
+    if (grow(&sink->parts, &sink->part_room, sink->part_count + 1, sizeof *sink->parts) < 0)
+        return -1;
+    sink->parts[sink->part_count++] = (struct sink_part){.view = *view, .holding = holding};
+    return 0;
+}
+
+int core_sink_append(struct sink *sink, const void *data, size_t bytes)
+{
+    if (add_small(sink, data, bytes) < 0)
+        return -1;
+    sink->pickle_bytes += bytes;
+    return 0;
+}
+
 static PyObject *write_bytes(PyObject *self, PyObject *data)
 {
     struct sink *sink = (struct sink *)self;
@@ -112,11 +130,10 @@ static PyObject *offer(PyObject *self, PyObject *arguments, PyObject *keywords)
         PyBuffer_Release(&view);
         Py_RETURN_TRUE;
     }
-    if (grow(&sink->parts, &sink->part_room, sink->part_count + 1, sizeof *sink->parts) < 0) {
+    if (core_sink_add(sink, &view, NULL) < 0) {
         PyBuffer_Release(&view);
         return NULL;
     }
-    sink->parts[sink->part_count++] = (struct sink_part){.view = view};
     Py_RETURN_FALSE;
 }
 
@@ -159,21 +176,10 @@ static PyObject *reduce_array(PyObject *module, PyObject *array)
     return PyObject_CallMethod(array, "__reduce_ex__", "i", bytes >= CORE_LARGE_BYTES ? 5 : 4);
 }
 
-/* numpy.ndarray, borrowed; NULL: NumPy is not there, or not yet. */
-static PyObject *array_type(struct core_state *state)
-{
-    if (state->array_type == NULL) {
-        PyObject *numpy = PyDict_GetItemString(PyImport_GetModuleDict(), "numpy"); /* borrowed */
-        state->array_type = numpy != NULL ? PyObject_GetAttrString(numpy, "ndarray") : NULL;
-        PyErr_Clear();
-    }
-    return state->array_type;
-}
-
 /* In this pickler alone, and unless the program has a reducer of its own. */
 static int teach_arrays(struct core_state *state, PyObject *pickler)
 {
-    PyObject *type = array_type(state), *table;
+    PyObject *type = core_array_type(state), *table;
 
     if (type == NULL)
         return 0;
@@ -181,11 +187,11 @@ static int teach_arrays(struct core_state *state, PyObject *pickler)
     if (table == NULL)
         return -1;
     int error = 0;
-    if (PyDict_CheckExact(table)) {
-        PyObject *reducer = PyDict_GetItemWithError(table, type); /* borrowed */
-        if (reducer == NULL || reducer == state->reduce_elsewhere)
-            error = PyErr_Occurred() ? -1 : PyDict_SetItem(table, type, state->reduce_array);
-    }
+    if (PyDict_CheckExact(table) && core_arrays_are_ours(state, table) &&
+        core_arrays_are_ours(state, state->copyreg_table))
+        error = PyDict_SetItem(table, type, state->reduce_array);
+    if (PyErr_Occurred())
+        error = -1;
     Py_DECREF(table);
     return error;
 }

@@ -47,6 +47,10 @@ struct sink *core_sink_open(struct sink *sink);
 void core_sink_close(struct sink *before);
 int core_sink_is_open(enum sink_purpose *ret_purpose);
 
+/* A buffer beside the pickle, and what it lies in; bytes of the pickle.  Takes both; 0, or -1 with MemoryError, and nothing is taken. */
+int core_sink_add(struct sink *sink, const Py_buffer *view, struct core_holding *holding);
+int core_sink_append(struct sink *sink, const void *data, size_t bytes);
+
 /* It was written: of the object nothing is needed any more, only the bulks are held. */
 void core_sink_strip(struct sink *sink);
 

@@ -6,6 +6,7 @@ they and their slices and views are references, and whoever has them may write t
 """
 from __future__ import annotations
 
+import copyreg
 import math
 from multiprocessing.context import get_spawning_popen
 from multiprocessing.reduction import ForkingPickler
@@ -94,10 +95,17 @@ def _view(
     return made
 
 
+def _lying(buffer: Any, dtype: str, shape: tuple[int, ...], order: Literal["C", "F"]) -> NDArray[Any]:
+    """The whole buffer, as csrc/arrays.c writes it, which also reads it, where it can."""
+    return numpy.ndarray(shape, dtype, buffer, 0, None, order)
+
+
 def _reduce_elsewhere(array: NDArray[Any]) -> Any:
     """For picklers that write to no letter: a process that is being started shares the memory, as do functions on their way to a
-    pool; all others get a copy.
+    pool; all others get a copy.  A reducer that the program gives to copyreg later goes first.
     """
+    if (other := copyreg.dispatch_table.get(numpy.ndarray)) is not None:
+        return other(array)
     is_shared = get_spawning_popen() is not None or _core._is_holding()
     reduced = reduce(array) if is_shared else None
     return array.__reduce_ex__(4) if reduced is None else reduced

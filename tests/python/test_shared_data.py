@@ -140,6 +140,156 @@ def test_pickle_itself_and_pipes_copy(given_back):
     del array, copy
 
 
+def keep_to_the_end(array):
+    """Until the interpreter has ended, which is when the process says that it has."""
+    kept = {"array": array, "own": mp.zeros(1000)}
+    kept["itself"] = kept
+    numpy.kept_by_test = kept
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_arrays_may_live_until_a_process_ends(method, given_back):
+    array = mp.zeros(1000)
+    process = mp.get_context(method).Process(target=keep_to_the_end, args=(array,))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    array[0] = 1.0
+    others = [mp.zeros(1000) for _ in range(10)]
+    for other in others:
+        other[:] = 2.0
+    assert array[0] == 1.0
+    assert array[1] == 0.0
+    del array, others, other
+
+
+# ---- without a pickler ----
+
+
+@pytest.fixture
+def reduced(monkeypatch):
+    """The arrays that a pickler has reduced."""
+    from brood import _arrays
+    found, reduce = [], _arrays.reduce
+
+    def noting(array):
+        found.append(array)
+        return reduce(array)
+
+    monkeypatch.setattr(_arrays, "reduce", noting)
+    yield found
+    found.clear()
+
+
+@pytest.mark.parametrize("dtype", ["i1", "u2", "<i4", "i8", "f2", "f4", "f8", "c16", "?"])
+@pytest.mark.parametrize("shape", [(7,), (2, 3), (1, 2, 3, 4), (2, 1, 2, 1, 2, 1), ()])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_arrays_travel_without_a_pickler(dtype, shape, order, reduced, given_back):
+    array = mp.zeros(shape, dtype, order)
+    array[...] = numpy.arange(array.size).reshape(shape)
+    got, label = through_queue((array, "label"))
+    assert reduced == []
+    assert (got.dtype, got.shape, got.strides, label) == (array.dtype, array.shape, array.strides, "label")
+    assert (got == array).all()
+    got[...] = 1
+    assert (array == 1).all()
+    del got, array
+
+
+def test_slices_that_lie_in_one_piece(reduced, given_back):
+    array = mp.zeros((10, 5))
+    got = through_queue([array[2:4], {"row": array[7]}, (array[9:, 1:2],)])
+    assert reduced == []
+    got[0][1, 2], got[1]["row"][4], got[2][0][0, 0] = 1.0, 2.0, 3.0
+    assert (array[3, 2], array[7, 4], array[9, 1]) == (1.0, 2.0, 3.0)
+    del got, array
+
+
+class Own(numpy.ndarray):
+    """A subclass, which is to stay one."""
+
+
+OTHERS = ["holes", "backwards", "fixed", "twice", "record", "swapped", "text", "time", "noted", "with others"]
+
+
+def other(name):
+    """What a pickler has to see."""
+    array = mp.zeros((4, 6))
+    fixed = array[:2]
+    fixed.flags.writeable = False
+    return {
+        "holes": array[:, ::2], "backwards": array[::-1], "fixed": fixed, "twice": [array, array],
+        "record": mp.zeros(3, RECORD), "swapped": mp.zeros(3, ">i4"), "text": mp.zeros(3, "U4"), "time": mp.zeros(3, "M8[s]"),
+        "noted": mp.zeros(3, numpy.dtype("f8", metadata={"unit": "m"})), "with others": [array, 1j],
+    }[name]
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_a_pickler_has_to_see(name, reduced, given_back):
+    value = other(name)
+    got = through_queue(value)
+    assert reduced != []
+    first_value, first_got = (value[0], got[0]) if isinstance(value, list) else (value, got)
+    assert (first_got.dtype, first_got.dtype.metadata, first_got.shape, first_got.flags.writeable) == (
+        first_value.dtype, first_value.dtype.metadata, first_value.shape, first_value.flags.writeable)
+    if name == "twice":
+        assert got[0] is got[1]
+    reduced.clear()
+    del value, got, first_value, first_got
+
+
+def test_subclasses_of_arrays_stay_what_they_are(given_back):
+    array = mp.zeros(5).view(Own)
+    assert type(through_queue([array])[0]) is Own
+    del array
+
+
+def test_reducers_of_the_program_are_asked(given_back):
+    import copyreg
+    from multiprocessing.reduction import ForkingPickler
+    array = mp.zeros(5)
+    copyreg.pickle(numpy.ndarray, lambda array: (str, ("copyreg",)))
+    try:
+        assert through_queue([array]) == ["copyreg"]
+    finally:
+        del copyreg.dispatch_table[numpy.ndarray]
+    before = ForkingPickler._extra_reducers[numpy.ndarray]
+    ForkingPickler.register(numpy.ndarray, lambda array: (str, ("register",)))
+    try:
+        assert through_queue([array]) == ["register"]
+    finally:
+        ForkingPickler.register(numpy.ndarray, before)
+    assert through_queue([array])[0].shape == (5,)
+    del array
+
+
+def test_who_has_no_numpy_yet(given_back, tmp_path):
+    (tmp_path / "receiver.py").write_text(
+        "import sys\n"
+        "def receive(queue, back):\n"
+        "    before = 'numpy' in sys.modules\n"
+        "    array, label = queue.get()\n"
+        "    back.put((before, array.dtype.str, float(array[3]), label))\n"
+        "    array[4] = 5.0\n")
+    sys.path.insert(0, str(tmp_path))
+    try:
+        import receiver
+        context = mp.get_context("spawn")
+        queue, back = context.SimpleQueue(), context.SimpleQueue()
+        array = mp.zeros(8)
+        array[3] = 4.0
+        queue.put((array, "label"))
+        process = context.Process(target=receiver.receive, args=(queue, back))
+        process.start()
+        has_numpy, dtype, value, label = back.get()
+        process.join()
+        assert (dtype, value, label, array[4]) == ("<f8", 4.0, "label", 5.0)
+        assert not has_numpy
+    finally:
+        sys.path.remove(str(tmp_path))
+    del array
+
+
 # ---- share() ----
 
 
