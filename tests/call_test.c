@@ -187,6 +187,10 @@ static void damage_between_calls_is_made_good(void **unused)
     assert_int_equal(call_triple(6), 18);
     bri_store_relaxed(&standing()->cancel, 3u);
     assert_int_equal(call_triple(7), 21);
+    struct bri_job_shm *before = standing();
+    bri_store_relaxed(&before->ended, UINT64_C(1) << 40);
+    assert_int_equal(call_triple(8), 24);
+    assert_ptr_not_equal(standing(), before);
     assert_ok(brood_pool_destroy(pool));
 }
 

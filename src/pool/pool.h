@@ -213,7 +213,8 @@ struct brood_pool {
     _Atomic uint32_t vain_looks,
         unlooked; /* by submissions, for a worker that takes the chunk: is_taken_soon.  A hint */
     struct bri_job_view
-        standing; /* of the thread that holds it, BRI_HOLD_STANDING; job NULL: there is none yet */
+        standing;         /* of the thread that holds it, BRI_HOLD_STANDING; job NULL: there is none yet */
+    int standing_is_left; /* the wait for its call was interrupted, and it may go on */
     char standing_constants[BRI_JOB_CONSTANTS]; /* of that job */
     _Atomic int64_t look_after_at;              /* polling asks after the supervisor from then on */
     struct bri_modules modules;                 /* where functions may lie */

@@ -151,8 +151,14 @@ static void tidy(brood_pool *pool)
 {
     struct bri_job_shm *job = pool->standing.job;
 
-    if (job == NULL || !bri_view_is_complete(&pool->standing))
+    if (job == NULL)
         return;
+    if (!bri_view_is_complete(&pool->standing)) { /* it is interrupted, or damaged, or the pool is over */
+        if (!pool->standing_is_left)
+            give_up(pool);
+        return;
+    }
+    pool->standing_is_left = 0;
     if (bri_load_acquire(&job->failures) != 0)
         bri_job_forget_failures(job);
     if (!is_as_made(pool))
@@ -189,6 +195,7 @@ int bri_pool_call(brood_pool *pool, const struct bri_job_wish *wish, void *ret_r
     if (has_sleepers(pool) && !bri_pool_is_taken_soon(pool, &result.view, tail))
         bri_event_signal(&pool->shared->work, 1);
     int error = bri_result_get(&result, ret_result, BROOD_FOREVER); /* C5 */
+    pool->standing_is_left = error == -EINTR;
     tidy(pool);
     bri_pool_drop_standing(pool);
     return error;
