@@ -540,20 +540,37 @@ static PyObject *after_fork_in_child(PyObject *module, PyObject *unused)
 
 /* Says that this process ends by itself, as nobody sees how a process ends that the core did not start: what it has acquired as a message
  * stays spent, barriers that it waited in stay whole.  A thread that goes on takes part anew. */
+static void say_end(void)
+{
+    bri_name name = bri_arena_current != NULL ? bri_self() : 0;
+
+    if (name == 0)
+        return;
+    bri_store_release(&bri_identity->name, (bri_name)0);
+    bri_roster_bury(name, BRI_END_CLEAN);
+    if (bri_arena_enter() == 0) { /* who undertakes needs a name of its own */
+        bri_undertake();
+        bri_roster_leave();
+    }
+}
+
 static PyObject *leave(PyObject *module, PyObject *unused)
 {
     (void)module, (void)unused;
-    bri_name name = bri_arena_current != NULL ? bri_self() : 0;
-
     core_holdings_leave();
-    if (name != 0) {
-        bri_store_release(&bri_identity->name, (bri_name)0);
-        bri_roster_bury(name, BRI_END_CLEAN);
-        if (bri_arena_enter() == 0) { /* who undertakes needs a name of its own */
-            bri_undertake();
-            bri_roster_leave();
-        }
-    }
+    say_end();
+    Py_RETURN_NONE;
+}
+
+/* When there is no Python any more, and no object that something of the arena belongs to: until then memory must not become others'. */
+static PyObject *leave_at_exit(PyObject *module, PyObject *unused)
+{
+    static _Atomic int is_registered;
+
+    (void)module, (void)unused;
+    if (!atomic_exchange(&is_registered, 1) && Py_AtExit(say_end) < 0)
+        return PyErr_Format(PyExc_RuntimeError,
+                            "too many functions are to be called at the end of the process");
     Py_RETURN_NONE;
 }
 
@@ -564,6 +581,8 @@ static PyMethodDef functions[] = {
      "After os.fork(): the child holds what it inherited."},
     {"leave", leave, METH_NOARGS,
      "leave()\n--\n\nSays that this process ends cleanly; the last call before os._exit()."},
+    {"leave_at_exit", leave_at_exit, METH_NOARGS,
+     "leave_at_exit()\n--\n\nHas the same said once the interpreter has ended."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -21,7 +21,6 @@ if _std.TYPE_CHECKING:
 
 __all__ = ["ArenaTicket", "Passport", "arena_ticket", "attach", "attach_and_close", "ensure", "package_parent"]
 
-_LAST = -1_000_000  # of the finalizers at exit
 
 
 def package_parent() -> str:
@@ -54,14 +53,7 @@ def attach(fd: int, base: int, window_bytes: int) -> None:
     three are no ticket.  ``fd`` stays the caller's to close.
     """
     _core.attach(fd, base, window_bytes)
-    _leave_at_exit()
-
-
-def _leave_at_exit() -> None:
-    """End cleanly, which nobody else could tell from a death."""
-    from . import util
-
-    util.Finalize(None, _core.leave, exitpriority=_LAST)
+    _core.leave_at_exit()  # an end that nobody else could tell from a death
 
 
 def ensure() -> None:
@@ -123,7 +115,7 @@ def _admit(
     if installed:
         install()
     attach_and_close(handle.detach(), base, window_bytes)
-    _leave_at_exit()
+    _core.leave_at_exit()  # an end that nobody else could tell from a death
     context._default_context.set_start_method(start_method, force=True)
 
 
