@@ -18,10 +18,16 @@ static int have_types(struct core_state *state)
     PyObject *numpy = PyDict_GetItemString(PyImport_GetModuleDict(), "numpy"); /* borrowed */
     if (numpy == NULL)
         return 0;
-    state->dtype_type = PyObject_GetAttrString(numpy, "dtype");
-    state->array_type = PyObject_GetAttrString(numpy, "ndarray");
+    PyObject *dtype = PyObject_GetAttrString(numpy, "dtype");
+    PyObject *array = PyObject_GetAttrString(numpy, "ndarray");
     PyErr_Clear();
-    return state->dtype_type != NULL && state->array_type != NULL;
+    if (dtype != NULL && array != NULL) { /* it is imported to the end */
+        Py_XSETREF(state->dtype_type, Py_NewRef(dtype));
+        Py_XSETREF(state->array_type, Py_NewRef(array));
+    }
+    Py_XDECREF(dtype);
+    Py_XDECREF(array);
+    return state->array_type != NULL;
 }
 
 PyObject *core_array_type(struct core_state *state)
@@ -38,8 +44,7 @@ int core_arrays_are_ours(struct core_state *state, PyObject *table)
 
 /* ---- writing ---- */
 
-/* In none of the tables that a pickler of multiprocessing is made of there is another reducer of arrays. */
-static int no_reducer_applies(struct core_state *state)
+int core_no_reducer_applies(struct core_state *state)
 {
     PyObject *extra = PyObject_GetAttrString(state->forking_pickler, "_extra_reducers");
     int is_ours = extra != NULL && PyDict_CheckExact(extra) && core_arrays_are_ours(state, extra) &&
@@ -121,7 +126,7 @@ PyObject *core_array_reduce(struct core_plain_arrays *arrays, PyObject *array)
     Py_buffer view;
     PyObject *arguments = NULL;
 
-    if (!no_reducer_applies(arrays->state) ||
+    if (!core_no_reducer_applies(arrays->state) ||
         PyObject_GetBuffer(array, &view, PyBUF_ANY_CONTIGUOUS | PyBUF_WRITABLE) < 0)
         return NULL;
     if (view.len > 0)

@@ -20,6 +20,9 @@ PyObject *core_array_type(struct core_state *state);
 /* In this table of reducers there is none of the program's own for arrays. */
 int core_arrays_are_ours(struct core_state *state, PyObject *table);
 
+/* Nor in any of those that a pickler of multiprocessing is made of; NumPy is there. */
+int core_no_reducer_applies(struct core_state *state);
+
 /* The arguments of brood._arrays._lying behind the buffer, a new reference, and the buffer in the sink; NULL, perhaps with an exception, which says
  * nothing: it is for a pickler. */
 PyObject *core_array_reduce(struct core_plain_arrays *arrays, PyObject *array);

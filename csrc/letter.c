@@ -316,6 +316,17 @@ static PyObject *load(struct core_state *state, const void *pickle, size_t bytes
     return object;
 }
 
+/* No box lies in another. */
+static int is_box(const void *data, size_t bytes)
+{
+    struct letter_head head;
+
+    if (!core_letter_is(data, bytes))
+        return 0;
+    memcpy(&head, data, sizeof head);
+    return (head.flags & IS_BOX) != 0;
+}
+
 static PyObject *load_box(const struct reading *reading)
 {
     PyObject *home = open_part(reading, 0);
@@ -325,7 +336,9 @@ static PyObject *load_box(const struct reading *reading)
         Py_XDECREF(home);
         return NULL;
     }
-    PyObject *object = core_letter_load(reading->state, view.buf, (size_t)view.len, NULL);
+    PyObject *object = is_box(view.buf, (size_t)view.len)
+                           ? refuse()
+                           : core_letter_load(reading->state, view.buf, (size_t)view.len, NULL);
     PyBuffer_Release(&view);
     Py_DECREF(home);
     return object;

@@ -208,6 +208,48 @@ static int write_dict(struct writer *writer, PyObject *dict)
     return write_byte(writer, SETITEMS);
 }
 
+/* References to what is in a container: with arrays there may be a collection, or another thread's turn, while it is written.  A new reference; NULL:
+ * it has changed meanwhile, or there is no memory. */
+static PyObject *hold_items(PyObject *object)
+{
+    int is_list = PyList_CheckExact(object);
+    Py_ssize_t count = is_list ? PyList_GET_SIZE(object) : 2 * PyDict_GET_SIZE(object), position = 0, i = 0;
+    PyObject *items = PyTuple_New(count), *key, *value;
+
+    if (items == NULL || count != (is_list ? PyList_GET_SIZE(object) : 2 * PyDict_GET_SIZE(object))) {
+        Py_XDECREF(items);
+        return NULL;
+    }
+    for (; is_list && i < count; i++)
+        PyTuple_SET_ITEM(items, i, Py_NewRef(PyList_GET_ITEM(object, i)));
+    while (!is_list && PyDict_Next(object, &position, &key, &value)) {
+        PyTuple_SET_ITEM(items, i++, Py_NewRef(key));
+        PyTuple_SET_ITEM(items, i++, Py_NewRef(value));
+    }
+    return items;
+}
+
+static int write_held(struct writer *writer, PyObject *items, enum opcode empty, enum opcode add)
+{
+    Py_ssize_t count = PyTuple_GET_SIZE(items);
+
+    return write_byte(writer, empty) &&
+           (count == 0 ||
+            (write_byte(writer, MARK) && write_all(writer, ((PyTupleObject *)items)->ob_item, count) &&
+             write_byte(writer, add)));
+}
+
+/* A list or a dict. */
+static int write_holding(struct writer *writer, PyObject *object)
+{
+    PyObject *items = hold_items(object);
+    int done = items != NULL && (PyList_CheckExact(object) ? write_held(writer, items, EMPTY_LIST, APPENDS)
+                                                           : write_held(writer, items, EMPTY_DICT, SETITEMS));
+
+    Py_XDECREF(items);
+    return done;
+}
+
 /* Is it the first time that it occurs?  No more than `others` are asked for. */
 static int note(struct writer *writer, PyObject *object)
 {
@@ -229,6 +271,8 @@ static int write_container(struct writer *writer, PyObject *object)
     if (PyTuple_CheckExact(object))
         done = write_tuple(writer, object);
 #ifndef Py_GIL_DISABLED
+    else if (writer->arrays != NULL && (PyList_CheckExact(object) || PyDict_CheckExact(object)))
+        done = write_holding(writer, object);
     else if (PyList_CheckExact(object))
         done = write_list(writer, object);
     else if (PyDict_CheckExact(object))
@@ -318,7 +362,7 @@ struct reader {
     struct core_plain_arrays *arrays; /* or NULL */
     Py_ssize_t
         marks[DEPTH + 3]; /* how many objects lie below each mark; an array has one, and its shape may */
-    int mark_count;
+    int mark_count, open_arrays; /* whose type is on the stack, and which are not there yet */
     PyObject *small[STACK];
 };
 
@@ -480,6 +524,7 @@ static int read_global(struct reader *reader)
 {
     const unsigned char *name = reader->arrays != NULL ? take(reader, sizeof lying - 2) : NULL;
 
+    reader->open_arrays++;
     return name != NULL && memcmp(name, lying + 1, sizeof lying - 2) == 0 &&
            push(reader, Py_NewRef(core_array_type(reader->arrays->state)));
 }
@@ -504,6 +549,7 @@ static int read_array(struct reader *reader)
         return 0;
     Py_DECREF(top[-1]);
     reader->top--;
+    reader->open_arrays--;
     Py_SETREF(top[-2], array);
     return 1;
 }
@@ -583,12 +629,13 @@ PyObject *core_plain_loads(const void *data, size_t bytes, struct core_plain_arr
     reader.end = head + bytes;
     reader.stack = reader.top = reader.small;
     reader.limit = reader.small + STACK;
-    reader.mark_count = 0;
+    reader.mark_count = reader.open_arrays = 0;
     reader.arrays = arrays;
     int is_fine = 1;
     while (is_fine && reader.at < reader.end && *reader.at != STOP)
         is_fine = read_one(&reader, *reader.at++);
-    if (is_fine && reader.at < reader.end && reader.top - reader.stack == 1 && reader.mark_count == 0)
+    if (is_fine && reader.at < reader.end && reader.top - reader.stack == 1 && reader.mark_count == 0 &&
+        reader.open_arrays == 0)
         object = *--reader.top;
     if (object == NULL && PyErr_Occurred() && !PyErr_ExceptionMatches(PyExc_MemoryError))
         PyErr_Clear(); /* a real one says what is wrong with them */

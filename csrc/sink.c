@@ -196,6 +196,15 @@ static int teach_arrays(struct core_state *state, PyObject *pickler)
     return error;
 }
 
+static PyObject *arrays_are_ours(PyObject *module, PyObject *unused)
+{
+    struct core_state *state = PyModule_GetState(module);
+
+    (void)unused;
+    int are_ours = core_array_type(state) != NULL && core_no_reducer_applies(state);
+    return PyErr_Occurred() ? NULL : PyBool_FromLong(are_ours);
+}
+
 /* The reducer of arrays for all other picklers of multiprocessing, which is brood._arrays' own. */
 static PyObject *set_elsewhere(PyObject *module, PyObject *reducer)
 {
@@ -295,6 +304,8 @@ static PyType_Spec spec = {.name = "brood._core._Sink",
 
 static PyMethodDef functions[] = {
     {"_reduce_array", reduce_array, METH_O, "_reduce_array(array, /)\n--\n\nThe reducer of NumPy's arrays."},
+    {"_arrays_are_ours", arrays_are_ours, METH_NOARGS,
+     "_arrays_are_ours()\n--\n\nNumPy is there, and the program has no reducer of arrays of its own."},
     {"_set_elsewhere", set_elsewhere, METH_O,
      "_set_elsewhere(reducer, /)\n--\n\nTheir reducer in other picklers."},
     {NULL, NULL, 0, NULL},

@@ -152,7 +152,7 @@ def _dump_into(sink: _core._Sink, thing: Any, main: Main) -> None:
     """By value, with large data beside the pickle."""
     pickler = _by_value_type()(sink, 5, buffer_callback=sink)
     pickler.main = main
-    pickler.array = getattr(sys.modules.get("numpy"), "ndarray", None)
+    pickler.array = sys.modules["numpy"].ndarray if _core._arrays_are_ours() else None
     pickler.dump(thing)
 
 

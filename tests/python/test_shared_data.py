@@ -147,6 +147,32 @@ def keep_to_the_end(array):
     numpy.kept_by_test = kept
 
 
+def write_last_words(connection):
+    """After the process object's own end: what the interpreter calls at its end."""
+    import atexit
+    own = mp.zeros(200_000)
+
+    def last_words():
+        connection.send("about to end")
+        connection.recv()
+        own[:] = 7.0
+
+    atexit.register(last_words)
+
+
+def test_memory_is_a_processs_own_to_its_end(given_back):
+    ours, theirs = mp.Pipe()
+    process = mp.get_context("spawn").Process(target=write_last_words, args=(theirs,))
+    process.start()
+    assert ours.recv() == "about to end"
+    arrays = [mp.zeros(200_000) for _ in range(4)]
+    ours.send("go on")
+    process.join()
+    assert process.exitcode == 0
+    assert [array.max() for array in arrays] == [0.0] * 4
+    del arrays
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_arrays_may_live_until_a_process_ends(method, given_back):
     array = mp.zeros(1000)
@@ -260,6 +286,53 @@ def test_reducers_of_the_program_are_asked(given_back):
     finally:
         ForkingPickler.register(numpy.ndarray, before)
     assert through_queue([array])[0].shape == (5,)
+    del array
+
+
+def test_reducers_of_the_program_beside_what_travels_by_value(pool, given_back):
+    import copyreg
+    array = mp.zeros(5)
+    copyreg.pickle(numpy.ndarray, lambda array: (str, ("the program's",)))
+    try:
+        assert pool.apply(lambda *given: given[:2], (array, numpy.zeros(3), lambda: 0)) == ("the program's",) * 2
+    finally:
+        del copyreg.dispatch_table[numpy.ndarray]
+    del array
+
+
+class Clears:
+    """Clears a list when it is collected."""
+
+    def __init__(self, victim):
+        self.victim, self.itself = victim, self
+
+    def __del__(self):
+        self.victim.clear()
+
+
+@pytest.mark.parametrize("kind", ["list", "dict"])
+def test_what_is_cleared_while_it_is_written(kind, given_back):
+    """By a collection, which making the tuple of a shape may start."""
+    array, ends = mp.zeros((1,) * 17), 0
+    queue = mp.SimpleQueue()
+    threshold = gc.get_threshold()
+    try:
+        for objects in range(1, 40):
+            items = [array] + [f"text {i}" for i in range(40)]
+            inner = items if kind == "list" else dict(enumerate(items))
+            gc.collect()
+            Clears(inner)
+            gc.set_threshold(objects)
+            queue.put([inner, "end"])
+            gc.set_threshold(*threshold)
+            got, end = queue.get()
+            assert end == "end"
+            assert len(got) in (0, 41)
+            ends += len(got)
+            del got, inner, items
+    finally:
+        gc.set_threshold(*threshold)
+    assert ends > 0
     del array
 
 
