@@ -183,14 +183,17 @@ static int write_tuple(struct writer *writer, PyObject *tuple)
     return write_byte(writer, MARK) && write_all(writer, items, count) && write_byte(writer, TUPLE);
 }
 
+static int write_run(struct writer *writer, PyObject *const *items, Py_ssize_t count, enum opcode empty,
+                     enum opcode add)
+{
+    return write_byte(writer, empty) &&
+           (count == 0 ||
+            (write_byte(writer, MARK) && write_all(writer, items, count) && write_byte(writer, add)));
+}
+
 static int write_list(struct writer *writer, PyObject *list)
 {
-    Py_ssize_t count = PyList_GET_SIZE(list);
-
-    if (count == 0)
-        return write_byte(writer, EMPTY_LIST);
-    return write_byte(writer, EMPTY_LIST) && write_byte(writer, MARK) &&
-           write_all(writer, ((PyListObject *)list)->ob_item, count) && write_byte(writer, APPENDS);
+    return write_run(writer, ((PyListObject *)list)->ob_item, PyList_GET_SIZE(list), EMPTY_LIST, APPENDS);
 }
 
 static int write_dict(struct writer *writer, PyObject *dict)
@@ -229,22 +232,13 @@ static PyObject *hold_items(PyObject *object)
     return items;
 }
 
-static int write_held(struct writer *writer, PyObject *items, enum opcode empty, enum opcode add)
-{
-    Py_ssize_t count = PyTuple_GET_SIZE(items);
-
-    return write_byte(writer, empty) &&
-           (count == 0 ||
-            (write_byte(writer, MARK) && write_all(writer, ((PyTupleObject *)items)->ob_item, count) &&
-             write_byte(writer, add)));
-}
-
 /* A list or a dict. */
 static int write_holding(struct writer *writer, PyObject *object)
 {
     PyObject *items = hold_items(object);
-    int done = items != NULL && (PyList_CheckExact(object) ? write_held(writer, items, EMPTY_LIST, APPENDS)
-                                                           : write_held(writer, items, EMPTY_DICT, SETITEMS));
+    int is_list = PyList_CheckExact(object);
+    int done = items != NULL && write_run(writer, ((PyTupleObject *)items)->ob_item, PyTuple_GET_SIZE(items),
+                                          is_list ? EMPTY_LIST : EMPTY_DICT, is_list ? APPENDS : SETITEMS);
 
     Py_XDECREF(items);
     return done;

@@ -22,7 +22,6 @@ if _std.TYPE_CHECKING:
 __all__ = ["ArenaTicket", "Passport", "arena_ticket", "attach", "attach_and_close", "ensure", "package_parent"]
 
 
-
 def package_parent() -> str:
     """The directory that has to be on a child's ``sys.path`` for it to import this very brood."""
     return os.path.dirname(os.path.dirname(os.path.abspath(__file__)))

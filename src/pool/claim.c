@@ -140,7 +140,6 @@ static int try_ring(struct bri_claim *claim)
 
 static void listen(struct bri_claim *claim)
 {
-    claim->is_listening = 1;
     bri_store_release(&claim->seat->visiting,
                       bri_offset_of(claim->job) | BRI_VISIT_VALID | BRI_VISIT_LISTEN); /* L1; after J8 */
 }
@@ -152,12 +151,11 @@ static int try_standing(struct bri_claim *claim)
 
     if (bri_load_seq_cst(word) == BRI_CHUNK_FREE) {
         bri_store_release(&claim->seat->visiting, bri_offset_of(claim->job) | BRI_VISIT_VALID); /* L2 */
-        claim->is_listening = 0;
         bri_fault("claim.heard");
         if (try_chunk(claim, 0))
             return 1;
     }
-    if (!claim->is_listening)
+    if (!(bri_load_relaxed(&claim->seat->visiting) & BRI_VISIT_LISTEN))
         listen(claim);
     if (bri_load_seq_cst(&claim->pool->standing) != bri_offset_of(claim->job))
         end_visit(claim); /* the owner has given it up */
@@ -169,7 +167,6 @@ static int begin_listening(struct bri_claim *claim)
 {
     if (claim->job != NULL || !begin_visit(claim, &claim->pool->standing, BRI_STANDING))
         return 0;
-    claim->is_listening = 0;
     return try_standing(claim);
 }
 

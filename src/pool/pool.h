@@ -325,7 +325,6 @@ struct bri_claim {
     struct bri_job_shm *job; /* the job being visited, or NULL */
     uint64_t chunk;          /* the chunk claimed */
     uint64_t index;          /* where the visit is: of the ring; BRI_STANDING; BRI_NO_CHUNK: of the returns */
-    int is_listening;        /* the visit is of the standing job, and says so */
     uint64_t own_next;       /* next chunk of the own share to try */
     uint64_t own_end;        /* behind the own share */
     uint32_t victim;         /* whose share is being taken from */

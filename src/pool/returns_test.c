@@ -178,12 +178,6 @@ int main(void)
 
 #else
 
-static void needs_fault_points(void **state)
-{
-    (void)state;
-    skip_because("needs -Dfault_points=true");
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(needs_fault_points)};

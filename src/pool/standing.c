@@ -177,12 +177,6 @@ static int take(brood_pool *pool)
     return 0;
 }
 
-/* A hint would not do: whoever has just fallen asleep would not be woken (event.h, S2, W2). */
-static int has_sleepers(brood_pool *pool)
-{
-    return (bri_load_seq_cst(&pool->shared->work) & BRI_EVENT_WAITING) != 0;
-}
-
 int bri_pool_call(brood_pool *pool, const struct bri_job_wish *wish, void *ret_result)
 {
     uint64_t tail = bri_load_acquire(&pool->shared->tail);
@@ -192,7 +186,8 @@ int bri_pool_call(brood_pool *pool, const struct bri_job_wish *wish, void *ret_r
     bri_pool_sweep_some(pool); /* what was given up goes first, as when a job is offered */
     arm(pool, wish);
     brood_result result = {.pool = pool, .view = pool->standing, .index = BRI_STANDING, .descriptor = -1};
-    if (has_sleepers(pool) && !bri_pool_is_taken_soon(pool, &result.view, tail))
+    if (bri_event_has_waiters_fenced(&pool->shared->work) && /* C4 is S1; a hint would not do */
+        !bri_pool_is_taken_soon(pool, &result.view, tail))
         bri_event_signal(&pool->shared->work, 1);
     int error = bri_result_get(&result, ret_result, BROOD_FOREVER); /* C5 */
     pool->standing_is_left = error == -EINTR;

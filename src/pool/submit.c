@@ -141,12 +141,12 @@ int bri_pool_is_taken_soon(brood_pool *pool, struct bri_job_view *view, uint64_t
     return is_taken;
 }
 
-/* Also by those who only listen? */
-static int is_visited_by_worker(brood_pool *pool, bri_offset job_at, uint64_t listening)
+/* But for visits with one of these flags. */
+static int is_visited_by_worker(brood_pool *pool, bri_offset job_at, uint64_t ignored)
 {
     for (uint32_t i = 0; i < pool->options.workers; i++) {
         uint64_t visiting = bri_load_seq_cst(&bri_pool_seat(pool->shared, i)->visiting);
-        if (bri_visit_job(visiting) == job_at && (visiting & BRI_VISIT_LISTEN & ~listening) == 0)
+        if (bri_visit_job(visiting) == job_at && (visiting & ignored) == 0)
             return 1;
     }
     return bri_load_seq_cst(&pool->shared->replacing) == job_at;
@@ -154,9 +154,8 @@ static int is_visited_by_worker(brood_pool *pool, bri_offset job_at, uint64_t li
 
 static int is_visited(brood_pool *pool, bri_offset job_at)
 {
-    return is_visited_by_worker(pool, job_at, BRI_VISIT_LISTEN) ||
-           (bri_load_seq_cst(&pool->shared->looking) == job_at &&
-            bri_pool_state_of(pool->shared) < BRI_POOL_BROKEN);
+    return is_visited_by_worker(pool, job_at, 0) || (bri_load_seq_cst(&pool->shared->looking) == job_at &&
+                                                     bri_pool_state_of(pool->shared) < BRI_POOL_BROKEN);
 }
 
 static void withdraw(struct bri_pool_shm *shared, struct bri_job_shm *job, uint64_t index)
@@ -322,7 +321,7 @@ int bri_pool_has_lost(brood_pool *pool, const struct bri_job_view *view, uint64_
     struct bri_pool_shm *shared = pool->shared;
     bri_offset job_at = bri_offset_of(view->job);
 
-    if (is_visited_by_worker(pool, job_at, 0))
+    if (is_visited_by_worker(pool, job_at, BRI_VISIT_LISTEN)) /* who only listens does not finish it */
         return 0;
     pthread_mutex_lock(&pool->lock); /* nobody offers: tail stands */
     int is_there = is_offered(pool, view, index);

@@ -76,6 +76,13 @@ static inline uint64_t used_blocks(void)
     return stats.used_blocks;
 }
 
+/* The one test of a program that is of no use without fault points. */
+static inline void needs_fault_points(void **state)
+{
+    (void)state;
+    skip_because("needs -Dfault_points=true");
+}
+
 static inline uint32_t next_random(uint32_t *state)
 {
     *state = *state * 1664525u + 1013904223u;

@@ -56,10 +56,16 @@ static inline int bri_event_has_waiters(_Atomic uint32_t *event)
     return (bri_load_relaxed(event) & BRI_EVENT_WAITING) != 0;
 }
 
+/* The same as S2's look, by who has put what is in the next comment: no hint. */
+static inline int bri_event_has_waiters_fenced(_Atomic uint32_t *event)
+{
+    return (bri_load_seq_cst(event) & BRI_EVENT_WAITING) != 0;
+}
+
 /* S2 … S4 by who has put a sequentially consistent fence, or made S1 a sequentially consistent exchange, already; W2 then is a load that is so, too. */
 static inline void bri_event_signal_fenced(_Atomic uint32_t *event, int count)
 {
-    if (bri_load_seq_cst(event) & BRI_EVENT_WAITING)
+    if (bri_event_has_waiters_fenced(event))
         bri_event_signal_slow(event, count);
 }
 

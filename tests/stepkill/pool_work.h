@@ -354,4 +354,23 @@ static inline int kill_worker(void *ctx)
     return 0;
 }
 
+/* --- an owner of its own: what it leaves -------------------------------------------------------- */
+
+static inline void *setup_arena(void)
+{
+    shared = stepkill_shared(sizeof *shared);
+    atomic_store(&shared->is_open, 1);
+    the_state = (struct state){.work = NULL};
+    return open_arena() == 0 ? &the_state : NULL;
+}
+
+static inline int check_owner_is_gone(void *ctx)
+{
+    (void)ctx;
+    wait_until_alone();
+    if (check_heap(0) != 0 || check_allocations() != 0)
+        return -1;
+    return check_heap(0);
+}
+
 #endif

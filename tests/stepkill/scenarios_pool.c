@@ -211,14 +211,6 @@ static void tell_pid_and_look_after(void *ctx, pid_t pid, int status)
 /* --- the owner is killed ---------------------------------------------------------------------- */
 
 /* The owner is a process of its own; who survives is the driver, which has used the arena before. */
-static void *setup_arena(void)
-{
-    shared = stepkill_shared(sizeof *shared);
-    atomic_store(&shared->is_open, 1);
-    the_state = (struct state){.work = NULL};
-    return open_arena() == 0 ? &the_state : NULL;
-}
-
 static const struct work owned_map = {
     .function = triple, .count = 6, .chunk_items = 2, .result_bytes = sizeof(int), .workers = 2};
 static const struct work owned_wait = {
@@ -382,15 +374,6 @@ static int kill_owner(void *ctx)
     kill(shared->owner, SIGKILL);
     return waitpid(shared->owner, NULL, 0) == shared->owner ? 0
                                                             : stepkill_fail("the owner cannot be waited for");
-}
-
-static int check_owner_is_gone(void *ctx)
-{
-    (void)ctx;
-    wait_until_alone();
-    if (check_heap(0) != 0 || check_allocations() != 0)
-        return -1;
-    return check_heap(0);
 }
 
 const struct stepkill_scenario stepkill_pool[] = {

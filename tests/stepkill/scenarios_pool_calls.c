@@ -142,12 +142,6 @@ static int kill_worker_in_call(void *ctx)
 
 /* --- the owner -------------------------------------------------------------------------------- */
 
-static void *setup_arena_only(void)
-{
-    shared = stepkill_shared(sizeof *shared);
-    return open_arena() == 0 ? shared : NULL;
-}
-
 static void own_and_call(void *ctx)
 {
     static const struct work work = {.workers = 1};
@@ -160,15 +154,6 @@ static void own_and_call(void *ctx)
     stepkill_begin();
     brood_pool_apply(pool, triple, &numbers[1], sizeof *numbers, &value, sizeof value);
     stepkill_end();
-}
-
-static int check_caller_is_gone(void *ctx)
-{
-    (void)ctx;
-    wait_until_alone();
-    if (check_heap(0) != 0 || check_allocations() != 0)
-        return -1;
-    return check_heap(0);
 }
 
 const struct stepkill_scenario stepkill_pool_calls[] = {
@@ -188,9 +173,6 @@ const struct stepkill_scenario stepkill_pool_calls[] = {
      .provoke = kill_worker_in_call,
      .after_kill = look_after,
      .check = check_calls_go_on},
-    {.name = "pool.owner.call",
-     .setup = setup_arena_only,
-     .victim = own_and_call,
-     .check = check_caller_is_gone},
+    {.name = "pool.owner.call", .setup = setup_arena, .victim = own_and_call, .check = check_owner_is_gone},
     {.name = NULL},
 };
